@@ -1,0 +1,22 @@
+"""The errors a user can cause and mend: one small hierarchy.
+
+Each message is one line that names the file, then the line, layer or field, what was found and what is
+allowed. The command line prints it and exits with code 2; everything else is a defect of ours and keeps its
+traceback.
+"""
+
+
+class Rpn3dError(Exception):
+    """Base of every error that a user's input can cause."""
+
+
+class PrototxtError(Rpn3dError):
+    """A net or solver text that cannot be read, or that asks for what Caffe does not allow."""
+
+
+class WeightsError(Rpn3dError):
+    """A weights or snapshot file that cannot be read or does not fit the net."""
+
+
+class NetError(Rpn3dError):
+    """A net that cannot be run, fed or converted as asked."""
