@@ -1,0 +1,254 @@
+"""Prototxt: protobuf's text format, read into Messages and written from them.
+
+Accepts and refuses what Caffe's own reader does (protobuf's TextFormat::Parse): unknown fields, a single field given
+twice, wrong types and numbers out of range are errors, here with file, line and what is allowed.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from caffe_models.dialects import candidates
+from caffe_models.errors import PrototxtError
+from caffe_models.message import Message, checked
+from caffe_models.schema import FieldSpec, MessageSpec, message_spec
+from caffe_models.text_tokens import END, NAME, NUMBER, SIGN, TEXT, Token, tokenize, unquoted
+from caffe_models.text_writer import write_text
+
+__all__ = ["MAX_BYTES", "parse_text", "read_text", "write_text"]
+
+MAX_BYTES = 16 << 20
+"""Longest prototxt; one of 1000 layers has about half a megabyte."""
+
+_MAX_DIGITS = 40
+_CLOSING = {"{": "}", "<": ">"}
+_TRUE, _FALSE = ("true", "t", "True", "1"), ("false", "f", "False", "0")
+
+
+def read_text(path: str | os.PathLike[str], message: str = "NetParameter", dialect: str | None = None) -> Message:
+    """The prototxt file `path` as a message of type `message`.
+
+    `dialect` None: found out from the text (`caffe_models.dialects`); the message's `spec.dialect` says which.
+
+    Raises:
+        PrototxtError: no such file, not a text, or not such a message; names file and line.
+    """
+    source = os.fspath(path)
+    try:
+        if Path(path).is_file() and (size := Path(path).stat().st_size) > MAX_BYTES:
+            raise PrototxtError(f"{source}: has {size} bytes, a prototxt at most {MAX_BYTES}; is this a .caffemodel?")
+        content = Path(path).read_bytes()
+    except OSError as error:
+        reason = "is a folder; name the prototxt in it" if Path(path).is_dir() else error.strerror or str(error)
+        raise PrototxtError(f"{source}: cannot be read: {reason}") from error
+    try:
+        if b"\0" in content:
+            raise ValueError("has a zero byte")
+        text = content.decode("utf-8-sig")
+    except ValueError as error:
+        raise PrototxtError(
+            f"{source}: not a text file in UTF-8; is this a .caffemodel? A prototxt is needed here"
+        ) from error
+    return parse_text(text, message, dialect, source)
+
+
+def parse_text(text: str, message: str = "NetParameter", dialect: str | None = None, source: str = "<text>") -> Message:
+    """`text` as a message of type `message`; `source` names it in errors and in the result.
+
+    Raises:
+        PrototxtError: not such a message; names source and line. Of several dialects tried, the error of the one that
+            read furthest.
+    """
+    if dialect is None:
+        dialects = candidates(token.text for token in tokenize(text, source) if token.kind == NAME)
+    else:
+        dialects = (dialect,)
+    best: tuple[int, PrototxtError] | None = None
+    for one in dialects:
+        reader = _Reader(text, source)
+        result = Message(message_spec(message, one), source, 1)
+        try:
+            reader.fields(result, None)
+        except PrototxtError as error:
+            if best is None or reader.taken > best[0]:
+                best = (reader.taken, error)
+        else:
+            return result
+    if best is None:
+        raise ValueError("no dialect to read the text with")
+    raise best[1]
+
+
+class _Reader:
+    """Goes through the tokens once; `next` is the one ahead, `taken` how many are behind."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self.tokens, self.source, self.taken = tokenize(text, source), source, 0
+        self.next = next(self.tokens)
+        self.open: list[tuple[MessageSpec, Token]] = []  # the messages around, each with the brace opened inside it
+
+    def fields(self, message: Message, opened: Token | None) -> None:
+        """Read fields into `message` up to the brace that closes `opened` (None: up to the end of the text)."""
+        closing = _CLOSING[opened.text] if opened else ""
+        while True:
+            token = self.take()
+            if token.kind == END:
+                if opened is None:
+                    return
+                raise self.error(
+                    token,
+                    f'the text ends inside {message.spec.name}: the "{opened.text}" of line {opened.line} '
+                    f'is not closed by "{closing}"',
+                )
+            if opened is not None and token.kind == SIGN and token.text == closing:
+                return
+            if token.kind != NAME:
+                if token.text in "}>":
+                    raise self.error(
+                        token,
+                        f'found "{token.text}" without an open brace'
+                        if opened is None
+                        else f'found "{token.text}", but line {opened.line} opened with "{opened.text}"',
+                    )
+                raise self.error(token, f"found {token.shown()} where a field of {message.spec.name} should be named")
+            self.field(message, token)
+            if self.next.text in (";", ",") and self.next.kind == SIGN:
+                self.take()
+
+    def field(self, message: Message, name: Token) -> None:
+        field = message.spec.by_name.get(name.text)
+        if field is None:
+            raise self.error(name, self.unknown(message, name.text))
+        if not field.repeated and message.has(field.name):
+            raise self.error(
+                name,
+                f"{message.spec.name}.{field.name} is given twice (before on line {message.line_of(field.name)}); "
+                "it takes one value",
+            )
+        colon = self.accept(":")
+        if not colon and not field.is_message:
+            raise self.error(self.next, f'after {name.text} a ":" and a value must follow, found {self.next.shown()}')
+        if field.repeated and self.accept("["):
+            if self.accept("]"):
+                return
+            while True:
+                self.value(message, field, name)
+                if self.accept("]"):
+                    return
+                if not self.accept(","):
+                    raise self.error(
+                        self.next, f'in the list of {name.text}, "," or "]" must follow, found {self.next.shown()}'
+                    )
+        self.value(message, field, name)
+
+    def value(self, message: Message, field: FieldSpec, name: Token) -> None:
+        """Read one value of `field` into `message`."""
+        token = self.take()
+        if field.is_message:
+            if token.kind != SIGN or token.text not in _CLOSING:
+                raise self.error(
+                    token, f'after {name.text} (a {field.message}) "{{" must follow, found {token.shown()}'
+                )
+            made = Message(message_spec(field.message, message.spec.dialect), self.source, name.line)
+            self.open.append((message.spec, token))
+            self.fields(made, token)
+            self.open.pop()
+            value: Any = made
+        else:
+            value = self.scalar(field, token)
+        try:
+            value = checked(field, value)
+        except ValueError as error:
+            raise self.error(token, f"{message.spec.name}.{field.name}: {error}") from error
+        (message.add if field.repeated else message.set)(field.name, value, name.line)
+
+    def scalar(self, field: FieldSpec, token: Token) -> Any:
+        if field.kind == "string":
+            return self.quoted(field, token)
+        negative = token.kind == SIGN and token.text == "-"
+        if negative:
+            token = self.take()
+        word = token.text
+        if field.kind == "enum" and not negative:
+            if token.kind == NUMBER:
+                names = [one for one, number in field.enum.items() if str(number) == word]
+                return names[0] if names else word
+            if token.kind == NAME:
+                return word
+        if field.kind == "bool" and not negative and token.kind in (NAME, NUMBER):
+            if word in _TRUE + _FALSE:
+                return word in _TRUE
+            raise self.wrong(field, token, "true or false")
+        if field.is_float:
+            value = _float(token)
+            if value is not None:
+                return -value if negative else value
+        if field.is_integer and token.kind == NUMBER:
+            whole = _integer(word)
+            if whole is not None:
+                return -whole if negative else whole
+        raise self.wrong(field, token, _WANTED.get(field.kind, "a whole number"), "-" if negative else "")
+
+    def quoted(self, field: FieldSpec, token: Token) -> str:
+        """One or several quoted texts side by side."""
+        if token.kind != TEXT:
+            raise self.wrong(field, token, 'a text in quotes, "like this"')
+        parts = [unquoted(token, self.source)]
+        while self.next.kind == TEXT:
+            parts.append(unquoted(self.take(), self.source))
+        return "".join(parts)
+
+    def take(self) -> Token:
+        token = self.next
+        if token.kind != END:
+            self.next = next(self.tokens)
+            self.taken += 1
+        return token
+
+    def accept(self, sign: str) -> bool:
+        """Take the next token if it is `sign`."""
+        found = self.next.kind == SIGN and self.next.text == sign
+        if found:
+            self.take()
+        return found
+
+    def unknown(self, message: Message, name: str) -> str:
+        """What to say of a field the message does not have; one that a message around it has hints at a lost brace."""
+        for outer, brace in reversed(self.open):
+            if name in outer.by_name:
+                return (
+                    f'message {message.spec.name} has no field "{name}", but {outer.name} has: is the '
+                    f'"{_CLOSING[brace.text]}" missing that closes line {brace.line}?'
+                )
+        return message.spec.no_field(name)
+
+    def wrong(self, field: FieldSpec, token: Token, wanted: str, sign: str = "") -> PrototxtError:
+        return self.error(token, f"{field.name} takes {wanted}, found {sign}{token.shown()}")
+
+    def error(self, token: Token, text: str) -> PrototxtError:
+        return PrototxtError(f"{self.source}:{token.line}: {text}")
+
+
+_WANTED = {"float": "a number", "double": "a number", "bool": "true or false", "enum": "one of its names, unquoted"}
+
+
+def _float(token: Token) -> float | None:
+    word = token.text.lower()
+    if token.kind == NAME:
+        return float(word) if word in ("inf", "infinity", "nan") else None
+    if token.kind != NUMBER or word.startswith("0x"):
+        return None
+    return float(word.rstrip("f"))
+
+
+def _integer(word: str) -> int | None:
+    """Decimal, hexadecimal (0x) or octal (0...), as in C."""
+    digits = word.lower()
+    if len(digits) > _MAX_DIGITS:
+        return None
+    try:
+        if digits.startswith("0x"):
+            return int(digits, 16)
+        return int(digits, 8) if digits.startswith("0") else int(digits)
+    except ValueError:
+        return None
