@@ -1,0 +1,143 @@
+"""Caffe's weight fillers, with NumPy's generator: same distributions, not the same random numbers, as Caffe.
+
+Fan-in is count / shape[0] and fan-out count / shape[1], which is what Caffe computes for every layer, Deconvolution
+(weight: inputs first) and InnerProduct with `transpose` included; there it is not the true fan-in.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_models.errors import PrototxtError
+
+if TYPE_CHECKING:
+    from caffe_models.message import Message
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FillerSpec:
+    """How one blob starts. Fields as in Caffe's FillerParameter; `where` is the prefix of error messages."""
+
+    type: str = "constant"
+    value: float = 0.0
+    min: float = 0.0
+    max: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+    sparse: int = -1
+    variance_norm: str = "FAN_IN"
+    symmetric: bool = False
+    """bilinear: BVLC's formula, symmetric for odd kernels too; the other dialects' is not."""
+    where: str = "<net>"
+
+    @staticmethod
+    def read(message: "Message", field: str, default: "FillerSpec | None" = None) -> "FillerSpec":
+        """The filler in `field` of a layer's parameter message, else `default`, else constant 0.
+
+        Raises:
+            PrototxtError: an unknown type or a setting that cannot be drawn from; names file and line.
+        """
+        if not message.has(field):
+            return default if default is not None else FillerSpec()
+        filler = message.get(field)
+        where = f"{filler.source}:{filler.line}"
+        spec = FillerSpec(
+            type=str(filler.get("type")),
+            value=float(filler.get("value")),
+            min=float(filler.get("min")),
+            max=float(filler.get("max")),
+            mean=float(filler.get("mean")),
+            std=float(filler.get("std")),
+            sparse=int(filler.get("sparse")),
+            variance_norm=str(filler.get("variance_norm")),
+            symmetric=message.spec.dialect == "bvlc",
+            where=where,
+        )
+        if spec.type not in _FILLERS:
+            raise PrototxtError(
+                f'{where}: {field}: unknown filler "{spec.type}" (known: {", ".join(sorted(_FILLERS))})'
+            )
+        if spec.std < 0 or (spec.type == "uniform" and spec.min > spec.max):
+            raise PrototxtError(f"{where}: {field}: std must not be negative, and min not above max")
+        return spec
+
+
+def fill(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """A new float32 array of `shape`, filled as `spec` says.
+
+    Raises:
+        PrototxtError: the filler does not fit the shape (bilinear on a blob that is not 4-D or 5-D with equal spatial
+            sides); names the line of the filler.
+    """
+    return _FILLERS[spec.type](spec, shape, rng).astype(np.float32, copy=False)
+
+
+def _constant(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    return np.full(shape, spec.value, np.float32)
+
+
+def _uniform(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    return rng.uniform(spec.min, spec.max, shape)
+
+
+def _gaussian(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    values = rng.normal(spec.mean, spec.std, shape)
+    if spec.sparse >= 0:  # on average `sparse` non-zero weights for each output
+        outputs = shape[0] if shape else 1
+        values = values * (rng.random(shape) < min(1.0, spec.sparse / outputs))
+    return values
+
+
+def _positive_unitball(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    values = rng.random(shape)
+    sums: npt.NDArray[Any] = values.reshape(shape[0], -1).sum(axis=1)
+    return np.asarray(values / sums.reshape(-1, *[1] * (len(shape) - 1)))
+
+
+def _fan(spec: FillerSpec, shape: tuple[int, ...]) -> float:
+    count = math.prod(shape)
+    fan_in = count / shape[0] if shape else 1.0
+    fan_out = count / shape[1] if len(shape) > 1 else float(count)
+    return {"FAN_IN": fan_in, "FAN_OUT": fan_out, "AVERAGE": (fan_in + fan_out) / 2}[spec.variance_norm]
+
+
+def _xavier(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    limit = math.sqrt(3.0 / _fan(spec, shape))
+    return rng.uniform(-limit, limit, shape)
+
+
+def _msra(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    return rng.normal(0.0, math.sqrt(2.0 / _fan(spec, shape)), shape)
+
+
+def _bilinear(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Interpolation weights, along each axis 1 - |i / f - c| with f = ceil(k/2) and c = (2f - 1 - f % 2) / (2f), or
+    in BVLC Caffe c = (k - 1) / (2f). Both are .25 .75 .75 .25 for k = 4."""
+    sides = shape[2:]
+    if len(shape) not in (4, 5) or len(set(sides)) != 1:
+        raise PrototxtError(
+            f"{spec.where}: filler bilinear needs a 4-D or 5-D weight with equal spatial sides, found shape {shape}"
+        )
+    half = math.ceil(sides[0] / 2)
+    centre = (sides[0] - 1 if spec.symmetric else 2 * half - 1 - half % 2) / (2 * half)
+    ramp = 1 - np.abs(np.arange(sides[0]) / half - centre)
+    kernel = np.array([math.prod(p) for p in itertools.product(ramp, repeat=len(sides))]).reshape(sides)
+    return np.broadcast_to(kernel, shape).copy()
+
+
+_FILLERS: dict[str, Callable[[FillerSpec, tuple[int, ...], np.random.Generator], npt.NDArray[Any]]] = {
+    "constant": _constant,
+    "uniform": _uniform,
+    "gaussian": _gaussian,
+    "positive_unitball": _positive_unitball,
+    "xavier": _xavier,
+    "msra": _msra,
+    "bilinear": _bilinear,
+}

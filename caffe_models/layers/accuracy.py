@@ -1,0 +1,86 @@
+"""Accuracy of classification."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caffe_models.layer import FLOAT, INT64, Layer, LayerSpec, OnnxGraph, Shape, canonical_axis, int64, register
+from caffe_models.normalization import check_labels
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class AccuracyParams:
+    """Caffe's AccuracyParameter."""
+
+    top_k: int
+    axis: int
+    ignore_label: int | None
+
+
+@register("Accuracy")
+class Accuracy(Layer):
+    """The share of places whose label is among the top_k scores along `axis`; equal scores count against the label.
+
+    Bottoms: scores, and class numbers (as floats), one for each place outside `axis`. No gradients.
+    """
+
+    bottoms_allowed = (2, 2)
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__(spec)
+        message = spec.param("accuracy_param")
+        ignored = int(message.get("ignore_label")) if message.has("ignore_label") else None
+        self.params = AccuracyParams(int(message.get("top_k")), int(message.get("axis")), ignored)
+
+    def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        scores, labels = bottoms
+        axis = canonical_axis(self.params.axis, len(scores), self.spec)
+        places = math.prod(scores) // scores[axis]
+        if math.prod(labels) != places:
+            raise self.spec.error(f"labels of shape {labels} for scores {scores}: {places} labels are needed")
+        if not 1 <= self.params.top_k <= scores[axis]:
+            raise self.spec.error(f"top_k {self.params.top_k}; allowed: 1 to {scores[axis]}, the number of classes")
+        return [()]
+
+    def forward(self, tensors: Sequence["torch.Tensor"]) -> list["torch.Tensor"]:
+        scores = tensors[0].detach().movedim(self.params.axis, -1)
+        rows = scores.reshape(-1, scores.shape[-1])
+        labels, counted = check_labels(tensors[1], rows.shape[1], self.params.ignore_label, self.spec)
+        rivals = (rows >= rows.gather(1, labels[:, None])).sum(1)
+        right = ((rivals <= self.params.top_k) & counted).sum()
+        return [right.float() / counted.sum().clamp(min=1)]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: Sequence[str], tops: Sequence[str]) -> None:
+        name = self.spec.name
+        axis = self.params.axis % graph.rank(bottoms[0])
+
+        def step(op: str, inputs: list[str], part: str, **attributes: int) -> str:
+            value = graph.fresh(f"{name}_{part}")
+            graph.node(op, inputs, [value], **attributes)
+            return value
+
+        one, zero = graph.constant(int64(1), f"{name}_one"), graph.constant(int64(0), f"{name}_zero")
+        before = step("Shape", [bottoms[0]], "before", start=0, end=axis)
+        behind = step("Shape", [bottoms[0]], "behind", start=axis + 1)
+        shape = step("Concat", [before, one, behind], "shape", axis=0)
+        labels = step("Cast", [step("Reshape", [bottoms[1], shape], "column")], "labels", to=INT64)
+        ignored = -(2**31) if self.params.ignore_label is None else self.params.ignore_label
+        ignore = step("Equal", [labels, graph.constant(int64(ignored), f"{name}_ignore_label")], "ignored")
+        counted = step("Cast", [step("Not", [ignore], "not_ignored")], "counted", to=FLOAT)
+        safe = step("Where", [ignore, zero, labels], "safe")
+        own = step("GatherElements", [bottoms[0], safe], "own", axis=axis)
+        better = step("Cast", [step("GreaterOrEqual", [bottoms[0], own], "better")], "rivals_each", to=FLOAT)
+        axes = graph.constant(int64(axis), f"{name}_axis")
+        rivals = step("ReduceSum", [better, axes], "rivals", keepdims=1)
+        limit = graph.constant(np.array(self.params.top_k, np.float32), f"{name}_top_k")
+        right = step("Cast", [step("LessOrEqual", [rivals, limit], "right")], "right_each", to=FLOAT)
+        total = step("ReduceSum", [step("Mul", [right, counted], "hits")], "hits_total", keepdims=0)
+        places = step("ReduceSum", [counted], "places", keepdims=0)
+        least = graph.constant(np.array(1, np.float32), f"{name}_least")
+        graph.node("Div", [total, step("Max", [places, least], "divisor")], tops)

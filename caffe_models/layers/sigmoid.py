@@ -1,0 +1,21 @@
+"""Sigmoid: 1 / (1 + exp(-x))."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from caffe_models.elementwise import Elementwise
+from caffe_models.layer import OnnxGraph, register
+
+if TYPE_CHECKING:
+    import torch
+
+
+@register("Sigmoid")
+class Sigmoid(Elementwise):
+    """1 / (1 + exp(-x)), value by value."""
+
+    def forward(self, tensors: Sequence["torch.Tensor"]) -> list["torch.Tensor"]:
+        return [tensors[0].sigmoid()]
+
+    def to_onnx(self, graph: OnnxGraph, bottoms: Sequence[str], tops: Sequence[str]) -> None:
+        graph.node("Sigmoid", bottoms, tops)

@@ -1,0 +1,127 @@
+"""Blobs of a net's layers: making, sharing, filling, loading by name, moving to torch and back."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_models.errors import WeightsError
+from caffe_models.fillers import fill
+from caffe_models.folding import folded_layers, identity_blobs
+from caffe_models.layer import BlobSpec, Layer
+
+if TYPE_CHECKING:
+    from caffe_models.weights import Weights
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a weights file and a net did not have in common."""
+
+    unused: tuple[str, ...]
+    """Layers with blobs in the file that the net does not have."""
+    missing: tuple[str, ...]
+    """Layers of the net with weights that the file does not have; they keep the values they had."""
+    folded: tuple[str, ...] = ()
+    """Layers that Intel Caffe had folded into a convolution of the file; they do nothing now."""
+
+
+def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]) -> None:
+    """Give `layer` its blobs, with their fillers' values (drawn from a fixed seed), shared where `param` names say so.
+
+    `owners` maps each share name to [array, layer name] and is added to.
+
+    Raises:
+        PrototxtError: more `param` entries than blobs, or blobs of different shape shared.
+    """
+    entries = layer.spec.message.get("param")
+    if len(entries) > len(specs):
+        raise layer.spec.error(f"{len(entries)} param entries for {len(specs)} blobs; remove the surplus")
+    layer.blobs = []
+    for index, spec in enumerate(specs):
+        name = str(entries[index].get("name")) if index < len(entries) else ""
+        if name and name in owners:
+            blob, owner = owners[name]
+            if blob.shape != spec.shape:
+                raise layer.spec.error(
+                    f'blob {index} of shape {spec.shape} shares "{name}" with layer "{owner}", '
+                    f"whose shape is {blob.shape}; shared blobs must have equal shapes"
+                )
+        else:
+            blob = fill(spec.filler, spec.shape, np.random.default_rng(0))
+            if name:
+                owners[name] = [blob, layer.spec.name]
+        layer.blobs.append(blob)
+
+
+def load(layers: list[Layer], weights: "Weights", source: str) -> LoadReport:
+    """Copy blobs by layer name, as Caffe's `Net::CopyTrainedLayersFrom`: layers the net lacks are ignored, layers the
+    file lacks keep their values, shapes must be equal; a legacy 4-D shape may have leading ones.
+
+    Raises:
+        WeightsError: another number of blobs or another shape; nothing has been copied then.
+    """
+    plan: list[tuple[Any, npt.NDArray[np.float32]]] = []
+    for layer in layers:
+        found = weights.get(layer.spec.name)
+        if not layer.blobs or not found:
+            continue
+        where = f'{source}: layer "{layer.spec.name}"'
+        if len(found) != len(layer.blobs):
+            raise WeightsError(
+                f"{where} has {len(found)} blobs, the net ({layer.spec.source}:{layer.spec.line}, {layer.spec.type}) "
+                f"needs {len(layer.blobs)}: {layer.hint_for_blobs(len(found))}"
+            )
+        for index, (blob, array) in enumerate(zip(layer.blobs, found, strict=True)):
+            shape = tuple(blob.shape)
+            legacy = (1,) * (4 - len(shape)) + shape
+            if array.shape not in (shape, legacy):
+                raise WeightsError(
+                    f"{where}: blob {index} has shape {array.shape}, the net ({layer.spec.source}:{layer.spec.line}) "
+                    f"needs {shape}: weights of another net?"
+                )
+            plan.append((blob, array.reshape(shape)))
+    folded = folded_layers(layers, weights)
+    for layer in folded:
+        plan.extend(zip(layer.blobs, identity_blobs(layer), strict=True))
+    for blob, array in plan:
+        assign(blob, array)
+    gone = {layer.spec.name for layer in folded}
+    names = {layer.spec.name for layer in layers}
+    unused = tuple(name for name, blobs in weights.items() if blobs and name not in names)
+    missing = tuple(layer.spec.name for layer in layers if layer.blobs and not weights.get(layer.spec.name))
+    return LoadReport(
+        unused, tuple(name for name in missing if name not in gone), tuple(layer.spec.name for layer in folded)
+    )
+
+
+def assign(blob: Any, values: npt.NDArray[np.float32]) -> None:
+    """Put `values` into a blob, NumPy array or torch tensor, in place."""
+    if isinstance(blob, np.ndarray):
+        blob[...] = values
+        return
+    import torch
+
+    with torch.no_grad():
+        blob.copy_(torch.from_numpy(np.array(values, np.float32)))
+
+
+def to_torch(layers: list[Layer], device: str, channels_last: bool) -> None:
+    """Replace all blobs by torch tensors; blobs shared before are shared after."""
+    import torch
+
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+    made: dict[int, torch.Tensor] = {}
+    originals = [blob for layer in layers for blob in layer.blobs]  # kept alive: ids stay unique
+    for layer in layers:
+        for index, blob in enumerate(layer.blobs):
+            if id(blob) not in made:
+                tensor = torch.from_numpy(layer.array(index)).to(device)
+                if tensor.ndim in formats:
+                    tensor = tensor.contiguous(memory_format=formats[tensor.ndim])
+                rate, _ = layer.multipliers(index)
+                learnable = layer.spec.phase == "TRAIN" and rate != 0 and index not in layer.statistics
+                made[id(blob)] = tensor.requires_grad_(learnable)
+            layer.blobs[index] = made[id(blob)]
+    del originals

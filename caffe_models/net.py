@@ -1,0 +1,291 @@
+"""A Caffe net: layers in order, blobs between them, weights in them; shapes without torch, execution with it."""
+
+import os
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from caffe_models import blob_graph, fillers, loading
+from caffe_models.errors import NetError
+from caffe_models.layer import Layer, LayerSpec, Shape, create
+from caffe_models.layer_specs import NetState, read_layer_specs
+from caffe_models.loading import LoadReport
+from caffe_models.message import Message
+
+if TYPE_CHECKING:
+    import torch
+
+    from caffe_models.weights import Weights
+
+
+@dataclass(frozen=True)
+class NetParameter:
+    """One learnable blob for the solver. `tensor.grad` is None for BatchNorm statistics: their gradient is zero."""
+
+    layer: str
+    index: int
+    tensor: Any
+    lr_mult: float
+    decay_mult: float
+
+
+class Net:
+    """A net as Caffe would build it from one prototxt in one phase. Make it by `from_prototxt`."""
+
+    def __init__(self, name: str, specs: list[LayerSpec], input_shapes: Mapping[str, Shape] | None = None) -> None:
+        """Create the layers, check the wiring and infer all shapes.
+
+        Raises:
+            PrototxtError: unknown layer type, bottoms nobody makes, blobs made twice, shapes that do not fit.
+        """
+        self.name = name
+        self.layers: list[Layer] = [create(spec) for spec in specs]
+        self.graph = blob_graph.read(self.layers)
+        self.outputs: tuple[str, ...] = self.graph.outputs
+        self.inputs: dict[str, Shape] = self._declared_inputs(input_shapes or {})
+        self.on_torch = False
+        self._channels_last = False
+        self._overwritten = self.graph.overwritten
+        self.shapes: dict[str, Shape] = self._infer(self.inputs, declare=True)
+        self._checked = {self._key(self.inputs)}
+
+    @staticmethod
+    def from_prototxt(
+        path: str | os.PathLike[str],
+        phase: str = "TEST",
+        dialect: str | None = None,
+        input_shapes: Mapping[str, Shape] | None = None,
+        level: int = 0,
+        stages: Collection[str] = (),
+    ) -> "Net":
+        """The net in the text file `path`.
+
+        Args:
+            phase: TRAIN or TEST; with `level` and `stages` it decides which layers take part.
+            dialect: bvlc, intel or extended; None: found out from the text.
+            input_shapes: other shapes for some inputs than the file declares.
+
+        Raises:
+            PrototxtError: the file cannot be read or Caffe would not accept it; names file and line.
+        """
+        from caffe_models.text_format import read_text
+
+        message = read_text(path, "NetParameter", dialect)
+        return Net.from_message(message, phase, dialect, input_shapes, level, stages)
+
+    @staticmethod
+    def from_message(
+        message: Message,
+        phase: str = "TEST",
+        dialect: str | None = None,
+        input_shapes: Mapping[str, Shape] | None = None,
+        level: int = 0,
+        stages: Collection[str] = (),
+    ) -> "Net":
+        """As `from_prototxt`, from a parsed NetParameter. The dialect is the message's unless given."""
+        state = message.get("state")
+        merged = NetState(phase, level or int(state.get("level")), {*stages, *state.get("stage")})
+        specs = read_layer_specs(message, merged, dialect or message.spec.dialect)
+        name = str(message.get("name")) or Path(message.source).stem
+        return Net(name, specs, input_shapes)
+
+    def _declared_inputs(self, given: Mapping[str, Shape]) -> dict[str, Shape]:
+        declared: dict[str, Shape] = {}
+        for layer in self.layers:
+            if layer.spec.type == "Input":
+                declared.update(zip(layer.spec.tops, layer.top_shapes([]), strict=True))
+        unknown = sorted(set(given) - set(declared))
+        if unknown:
+            raise NetError(f"net {self.name}: no input {', '.join(unknown)} (inputs: {', '.join(declared) or 'none'})")
+        return {blob: tuple(given.get(blob, shape)) for blob, shape in declared.items()}
+
+    def infer(self, inputs: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Shape of every blob for other shapes of the inputs, without torch.
+
+        Raises:
+            PrototxtError: a layer cannot take its bottoms. NetError: a layer's weights do not fit them.
+        """
+        return self._infer({**self.inputs, **inputs}, declare=False)
+
+    def _infer(self, inputs: Mapping[str, Shape], declare: bool) -> dict[str, Shape]:
+        shapes: dict[str, Shape] = dict(inputs)
+        owners: dict[str, list[Any]] = {}
+        for layer in self.layers:
+            if layer.spec.type == "Input":
+                continue
+            bottoms = [shapes[blob] for blob in layer.spec.bottoms]
+            shapes.update(zip(layer.spec.tops, layer.top_shapes(bottoms), strict=True))
+            wanted = layer.blob_specs(bottoms)
+            if declare:
+                loading.make_blobs(layer, wanted, owners)
+                continue
+            for index, (blob, spec) in enumerate(zip(layer.blobs, wanted, strict=True)):
+                if tuple(blob.shape) != spec.shape:
+                    raise NetError(
+                        f'{layer.spec.source}:{layer.spec.line}: layer "{layer.spec.name}": blob {index} has shape '
+                        f"{tuple(blob.shape)}, but bottoms of shape {bottoms} need {spec.shape}"
+                    )
+        return shapes
+
+    def fill(self, seed: int) -> None:
+        """Set every weight by its filler. The numbers depend on the seed and the layer's name, not on other layers."""
+        done: set[int] = set()
+        shapes = self.shapes_before
+        for layer, bottoms in zip(self.layers, shapes, strict=True):
+            for index, spec in enumerate(layer.blob_specs(bottoms)):
+                blob = layer.blobs[index]
+                if id(blob) in done:  # shared by name: the first layer's filler counts, as in Caffe
+                    continue
+                done.add(id(blob))
+                rng = np.random.default_rng([seed, zlib.crc32(layer.spec.name.encode()), index])
+                loading.assign(blob, fillers.fill(spec.filler, spec.shape, rng))
+
+    @property
+    def shapes_before(self) -> list[list[Shape]]:
+        """For each layer the declared shapes of its bottoms (of an in-place blob: before that layer)."""
+        shapes: dict[str, Shape] = dict(self.inputs)
+        before = []
+        for layer in self.layers:
+            bottoms = [shapes[blob] for blob in layer.spec.bottoms]
+            before.append(bottoms)
+            if layer.spec.type != "Input":
+                shapes.update(zip(layer.spec.tops, layer.top_shapes(bottoms), strict=True))
+        return before
+
+    def load(self, weights: "Weights", source: str) -> LoadReport:
+        """Copy blobs from `weights` by layer name, with Caffe's rules; see `loading.load`."""
+        return loading.load(self.layers, weights, source)
+
+    def weights(self) -> "Weights":
+        """All blobs as float32 arrays (copies), by layer name in the order of the layers."""
+        return {
+            layer.spec.name: [layer.array(index) for index in range(len(layer.blobs))]
+            for layer in self.layers
+            if layer.blobs
+        }
+
+    @property
+    def layer_types(self) -> dict[str, str]:
+        """Type of every layer by name, as a caffemodel records it."""
+        return {layer.spec.name: layer.spec.type for layer in self.layers}
+
+    def to_torch(self, device: str = "cpu", channels_last: bool = False) -> "Net":
+        """Turn all blobs into torch tensors; returns the net itself.
+
+        Args:
+            channels_last: hold weights, and bring inputs, in PyTorch's channels-last memory format.
+
+        In the TRAIN phase, blobs with a learning rate require gradients; BatchNorm statistics never do.
+        """
+        loading.to_torch(self.layers, device, channels_last)
+        self.on_torch = True
+        self._channels_last = channels_last
+        return self
+
+    def parameters(self) -> list[NetParameter]:
+        """Every learnable blob once (shared ones under their first owner), BatchNorm's statistics among them, in
+        Caffe's order, which is that of a solver state's history.
+
+        BVLC Caffe forces the learning rate of statistics to 0; the other two leave it to the prototxt, so that a
+        net without `param { lr_mult: 0 }` has its statistics decayed, as theirs.
+        """
+        seen: set[int] = set()
+        found = []
+        for layer in self.layers:
+            for index, blob in enumerate(layer.blobs):
+                if id(blob) in seen:
+                    continue
+                seen.add(id(blob))
+                lr_mult, decay_mult = layer.multipliers(index)
+                found.append(NetParameter(layer.spec.name, index, blob, lr_mult, decay_mult))
+        return found
+
+    @property
+    def loss_tops(self) -> tuple[tuple[str, float], ...]:
+        """The blobs that count into the total loss, with their weights."""
+        return tuple(
+            (top, weight)
+            for layer in self.layers
+            for top, weight in zip(layer.spec.tops, layer.loss_weights, strict=True)
+            if weight
+        )
+
+    def total_loss(self, values: Mapping[str, "torch.Tensor"]) -> "torch.Tensor":
+        """The weighted sum of the losses in what `forward` returned.
+
+        Raises:
+            NetError: the net has no loss.
+        """
+        terms = [values[top].sum() * weight for top, weight in self.loss_tops]
+        if not terms:
+            raise NetError(f"net {self.name}: has no loss layer in this phase, nothing to learn from")
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def forward(self, inputs: Mapping[str, "torch.Tensor"], *, keep: Collection[str] = ()) -> "dict[str, torch.Tensor]":
+        """Run the net; returns its outputs, its loss blobs, and the blobs named in `keep` (their final values).
+
+        Shapes may differ from the declared ones where the layers allow it; a blob is freed after its last reader.
+        Inputs stay as they are (in-place layers write into their own memory).
+
+        Raises:
+            NetError: an input is missing or unknown, `keep` names no blob, `to_torch` was not called.
+            PrototxtError: a layer cannot take these shapes.
+        """
+        self._check_feed(inputs, keep)
+        values = {blob: self._layout(tensor) for blob, tensor in inputs.items()}
+        wanted = {*self.outputs, *keep, *(top for top, _ in self.loss_tops)}
+        for index, layer in enumerate(self.layers):
+            if layer.spec.type == "Input":
+                continue
+            layer.may_overwrite = index in self._overwritten and not self._is_kept(layer, keep)
+            self._step(layer, values)
+            for blob in self.graph.last_used_by[index]:
+                if blob not in wanted:
+                    del values[blob]
+        return {blob: values[blob] for blob in values if blob in wanted}
+
+    @staticmethod
+    def _is_kept(layer: Layer, keep: Collection[str]) -> bool:
+        return bool(keep) and layer.spec.bottoms[0] != layer.spec.tops[0] and layer.spec.bottoms[0] in keep
+
+    @staticmethod
+    def _step(layer: Layer, values: "dict[str, torch.Tensor]") -> None:
+        bottoms = [values[blob] for blob in layer.spec.bottoms]
+        for index, flag in enumerate(layer.spec.message.get("propagate_down")):
+            if not flag and index < len(bottoms):
+                bottoms[index] = bottoms[index].detach()
+        values.update(zip(layer.spec.tops, layer.forward(bottoms), strict=True))
+
+    def _layout(self, tensor: "torch.Tensor") -> "torch.Tensor":
+        if not self._channels_last or tensor.ndim not in (4, 5):
+            return tensor
+        import torch
+
+        return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d)
+
+    def _check_feed(self, inputs: Mapping[str, "torch.Tensor"], keep: Collection[str]) -> None:
+        if not self.on_torch:
+            raise NetError(f"net {self.name}: call to_torch() before forward()")
+        missing, unknown = sorted(set(self.inputs) - set(inputs)), sorted(set(inputs) - set(self.inputs))
+        if missing or unknown:
+            what = f"missing: {', '.join(missing)}" if missing else f"unknown: {', '.join(unknown)}"
+            raise NetError(f"net {self.name}: inputs {what} (the net's inputs: {', '.join(self.inputs) or 'none'})")
+        absent = sorted(set(keep) - set(self.shapes))
+        if absent:
+            raise NetError(f"net {self.name}: no blob {', '.join(absent)} (blobs: {', '.join(self.shapes)})")
+        shapes = {blob: tuple(tensor.shape) for blob, tensor in inputs.items()}
+        key = self._key(shapes)
+        if key not in self._checked:
+            self.infer(shapes)
+            self._checked.add(key)
+
+    @staticmethod
+    def _key(shapes: Mapping[str, Shape]) -> tuple[tuple[str, Shape], ...]:
+        return tuple(sorted((blob, tuple(shape)) for blob, shape in shapes.items()))
