@@ -1,0 +1,200 @@
+"""How many cores and how much memory this process may really use.
+
+No inference library sees a container's CPU quota (docker --cpus, Kubernetes limits): each starts a thread per core of
+the host and is throttled, up to 45 times slower. So the budget is computed once, here, and handed to every engine.
+"""
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_models.errors import Rpn3dError
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+LEAST_MEMORY = 64 << 20
+UNLIMITED = 1 << 60
+"""cgroup v1 writes "no limit" as a number near 2^63."""
+USABLE_SHARE = 0.9
+"""Part of the memory that is free now which a run takes for itself when nobody says how much."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one run may use.
+
+    Attributes:
+        cpus: threads to compute with, at least 1.
+        memory_bytes: peak memory of the process.
+        why: one sentence that says where the two figures come from.
+    """
+
+    cpus: int
+    memory_bytes: int
+    why: str
+
+
+def make_budget(cpus: int | None = None, memory: str | int | None = None, root: str | Path = "/") -> Budget:
+    """The budget of this process: what is asked for, within what affinity, cgroup and free memory allow.
+
+    Args:
+        cpus: the most cores to use; None: all allowed. See `cpu_budget`.
+        memory: the most memory, as bytes or as text such as "4G"; None: 90 % of what is free. Memory that is asked
+            for is taken at its word, up to the cgroup's limit.
+        root: root of the file system, for tests.
+
+    Raises:
+        Rpn3dError: cpus below 1, or a memory that is no size or too small.
+    """
+    cores, core_reason = cpu_budget(cpus, root)
+    size, memory_reason = memory_budget(memory, root)
+    why = f"{cores} core{'s' * (cores != 1)} by {core_reason}, {format_memory(size)} by {memory_reason}"
+    return Budget(cores, size, why)
+
+
+def cpu_budget(requested: int | None = None, root: str | Path = "/") -> tuple[int, str]:
+    """Cores to use, and what decided.
+
+    The smaller of the affinity mask (taskset, cpusets) and the cgroup's quota rounded down: a quota of 2.5 cores gives
+    2 threads, since a third would only be throttled; 0.5 gives 1. Asking for more cores than there are gives those.
+    """
+    if requested is not None and requested < 1:
+        raise Rpn3dError(f"cpus is {requested}; give 1 or more, or leave it out to use what this process may")
+    cores, reason = _affinity(), "the affinity mask"
+    quota = min((q for folder in _cgroup_folders(Path(root)) if (q := _cpu_quota(folder)) is not None), default=None)
+    if quota is not None and max(1, math.floor(quota)) < cores:
+        cores, reason = max(1, math.floor(quota)), f"a cgroup quota of {quota:g} cores"
+    if requested is None:
+        return cores, reason
+    return (requested, "the cpus asked for") if requested <= cores else (cores, f"{reason} ({requested} asked for)")
+
+
+def memory_budget(requested: str | int | None = None, root: str | Path = "/") -> tuple[int, str]:
+    """Bytes of memory to use, and what decided."""
+    top = Path(root)
+    groups = list(_cgroup_folders(top))
+    if requested is None:
+        free = min([_memory_available(top), *(f for folder in groups if (f := _memory_free(folder)) is not None)])
+        return int(free * USABLE_SHARE), f"{USABLE_SHARE:.0%} of the {format_memory(free)} that are free"
+    size = parse_memory(requested)
+    limit = min((m for folder in groups if (m := _memory_limit(folder)) is not None), default=None)
+    if limit is not None and limit < size:
+        return limit, f"the cgroup's memory limit ({format_memory(size)} asked for)"
+    return size, "the memory asked for"
+
+
+def parse_memory(text: str | int) -> int:
+    """Bytes of "4G", "512M", "1.5GiB", "800 MB" or a plain number of bytes; units are powers of 1024.
+
+    Raises:
+        Rpn3dError: no size, or less than 64M.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", str(text).upper())
+    if match is None:
+        raise Rpn3dError(f'memory "{text}" is no size; write a number and a unit K, M, G or T, such as 4G or 512M')
+    size = int(float(match[1]) * UNITS[match[2]])
+    if size < LEAST_MEMORY:
+        hint = "; did you mean " + match[1] + "G?" if not match[2] else ""
+        raise Rpn3dError(f'memory "{text}" is {size} bytes; at least {format_memory(LEAST_MEMORY)} are needed{hint}')
+    return size
+
+
+def format_memory(size_bytes: float) -> str:
+    """Bytes as people write them: "3.5 GiB", "512 MiB"."""
+    return f"{size_bytes / (1 << 30):.1f} GiB" if size_bytes >= 1 << 30 else f"{size_bytes / (1 << 20):.0f} MiB"
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now (resident set); 0 where the system does not say."""
+    text = _read(Path("/proc/self/statm"))
+    return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE") if text else 0
+
+
+def throttled_periods(root: str | Path = "/") -> int | None:
+    """How often the cgroup was throttled so far (nr_throttled); None where there is no such count."""
+    counts = []
+    for folder in _cgroup_folders(Path(root)):
+        for line in (_read(folder / "cpu.stat") or "").splitlines():
+            if line.startswith("nr_throttled "):
+                counts.append(int(line.split()[1]))
+    return max(counts, default=None)
+
+
+def _affinity() -> int:
+    # sched_getaffinity exists on Linux only
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path)
+    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    """The process's own cgroup folders and all above them: any of them may hold the limit.
+
+    Inside a container the folder that /proc/self/cgroup names often does not exist, since the container sees its own
+    group as the top of /sys/fs/cgroup; the walk up ends there, so it is found all the same.
+    """
+    mount = root / "sys/fs/cgroup"
+    seen = set()
+    for line in (_read(root / "proc/self/cgroup") or "0::/").splitlines():
+        _, controllers, path = line.split(":", 2)
+        # v2 has one tree and no controller names; v1 a tree per controller
+        tops = [mount] if not controllers else [mount / name for name in {controllers, *controllers.split(",")}]
+        for top in tops:
+            folder = top / path.lstrip("/")
+            for group in (folder, *folder.parents):
+                if group.is_dir() and group not in seen:
+                    seen.add(group)
+                    yield group
+                if group == top:
+                    break
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    """Cores that a cgroup folder allows, or None: v2 `cpu.max` "quota period" or "max period"; v1 two files."""
+    text = _read(folder / "cpu.max")
+    if text is not None:
+        parts = text.split()
+        if not parts or parts[0] == "max":
+            return None
+        return int(parts[0]) / (int(parts[1]) if len(parts) > 1 else 100_000)
+    quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    return quota / period if quota is not None and quota > 0 and period else None
+
+
+def _memory_limit(folder: Path) -> int | None:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        size = _number(folder / name)
+        if size is not None and size < UNLIMITED:
+            return size
+    return None
+
+
+def _memory_free(folder: Path) -> int | None:
+    """What a cgroup has left: its limit less what is used, file pages that can be dropped not counted as used."""
+    limit = _memory_limit(folder)
+    used = next((n for f in ("memory.current", "memory.usage_in_bytes") if (n := _number(folder / f)) is not None), 0)
+    cached = 0
+    for line in (_read(folder / "memory.stat") or "").splitlines():
+        if line.startswith(("inactive_file ", "total_inactive_file ")):
+            cached = max(cached, int(line.split()[1]))
+    return None if limit is None else max(0, limit - max(0, used - cached))
+
+
+def _memory_available(root: Path) -> int:
+    """MemAvailable of /proc/meminfo; where there is none, the machine's memory by sysconf."""
+    for line in (_read(root / "proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
