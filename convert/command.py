@@ -1,0 +1,91 @@
+"""What `rpn3d convert` does: build the file asked for, and prove on real input that it is the net."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caffe_models.errors import NetError
+from convert.build import load_net
+from convert.parity import Parity, measure
+from convert.to_onnx import net_to_onnx, save_onnx
+from convert.to_openvino import IR_PRECISIONS, onnx_to_ir
+
+if TYPE_CHECKING:
+    from caffe_models.net import Net
+    from convert.run_net import Arrays
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written, and what was measured on it (None: not asked for)."""
+
+    files: tuple[Path, ...]
+    inputs: str
+    parity: Parity | None
+
+    def lines(self) -> list[str]:
+        """For people."""
+        found = [f"wrote {', '.join(str(file) for file in self.files)}"]
+        if self.parity is not None:
+            found += [f"parity on {self.inputs}:", *(f"  {line}" for line in self.parity.lines())]
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        parity = None if self.parity is None else asdict(self.parity)
+        return {"files": [str(file) for file in self.files], "inputs": self.inputs, "parity": parity}
+
+
+def convert_net(
+    source: str | Path,
+    weights: str | Path | None,
+    out: str | Path,
+    precision: str = "f32",
+    inputs: "Callable[[Net], tuple[str, Arrays]] | None" = None,
+) -> Conversion:
+    """Build `out` and, with `inputs`, compare every engine that is installed on them.
+
+    The files are written before they are measured and taken away again if they fail, so that nothing wrong is left
+    behind under the name that was asked for.
+
+    Args:
+        source: a prototxt, or an .onnx that an .xml is made of.
+        weights: the caffemodel; None with an .onnx.
+        out: X.onnx, or X.xml (X.onnx is then written beside it, unless it is the source).
+        precision: of an .xml.
+        inputs: gives a description and the input arrays for a net; None: nothing is measured.
+
+    Raises:
+        NetError: names or precision that do not fit, or a difference above the tolerance.
+        PrototxtError, WeightsError: the net or its weights cannot be read.
+    """
+    source, out = Path(source), Path(out)
+    if out.suffix not in (".onnx", ".xml"):
+        raise NetError(f"{out}: the result's name must end in .onnx or .xml")
+    if out.suffix == ".xml" and precision not in IR_PRECISIONS:
+        raise NetError(f'precision "{precision}" is not one of {", ".join(IR_PRECISIONS)}')
+    from_onnx = source.suffix == ".onnx"
+    if from_onnx and (out.suffix == ".onnx" or weights is not None):
+        raise NetError(f"{source}: is an ONNX model already; give -o X.xml and no caffemodel to make OpenVINO IR of it")
+    if not from_onnx and weights is None:
+        raise NetError(f"{source}: no weights given; usage: rpn3d convert PROTOTXT CAFFEMODEL -o {out}")
+    net = None if weights is None else load_net(source, weights)
+    description, arrays = ("", None) if inputs is None or net is None else inputs(net)
+    onnx_path = source if from_onnx else out.with_suffix(".onnx")
+    written: list[Path] = []
+    if net is not None:
+        save_onnx(net_to_onnx(net), onnx_path)
+        written.append(onnx_path)
+    if out.suffix == ".xml":
+        onnx_to_ir(onnx_path, out, precision)
+        written += [out, out.with_suffix(".bin")]
+    if arrays is None:
+        return Conversion(tuple(written), "", None)
+    try:
+        parity = measure(net, onnx_path, out, arrays).check()
+    except NetError:
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise
+    return Conversion(tuple(written), description, parity)

@@ -1,0 +1,39 @@
+"""Where a converted model comes from: what is noted in it, so that a result can be traced to its weights."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from caffe_models.layer import Layer
+
+
+def rpn3d_version() -> str:
+    """The installed version; "source" where the package runs from its sources alone."""
+    try:
+        return version("rpn3d")
+    except PackageNotFoundError:
+        return "source"
+
+
+def weights_sha256(layers: Sequence["Layer"]) -> str:
+    """Hash of all blobs with their layers' names and shapes: the same for the same net, whatever file it came from."""
+    digest = hashlib.sha256()
+    for layer in layers:
+        for index in range(len(layer.blobs)):
+            array = np.ascontiguousarray(layer.array(index), dtype="<f4")
+            digest.update(f"{layer.spec.name}\0{index}\0{array.shape}\0".encode())
+            digest.update(array.data)
+    return digest.hexdigest()
+
+
+def onnx_property(path: Path, key: str) -> str:
+    """One of an ONNX model's metadata properties; "unknown" where it has none."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    return next((entry.value for entry in model.metadata_props if entry.key == key), "unknown")

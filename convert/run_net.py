@@ -1,0 +1,59 @@
+"""Any net through one engine, once: arrays by blob in, arrays by blob out. For proofs and trials, not for speed."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from caffe_models.net import Net
+
+Array = npt.NDArray[np.float32]
+Arrays = Mapping[str, Array]
+
+
+def run_torch(net: "Net", inputs: Arrays) -> dict[str, Array]:
+    """Outputs of the net in PyTorch, float32."""
+    import torch
+
+    if not net.on_torch:
+        net.to_torch()
+    with torch.inference_mode():
+        found = net.forward({blob: torch.from_numpy(np.ascontiguousarray(a)) for blob, a in inputs.items()})
+    return {blob: np.array(found[blob].numpy()) for blob in net.outputs}
+
+
+def run_onnxruntime(path: str | os.PathLike[str], inputs: Arrays, *, threads: int = 0) -> dict[str, Array]:
+    """Outputs of an ONNX model in ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(os.fspath(path), sess_options=options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def run_openvino(
+    path: str | os.PathLike[str], inputs: Arrays, *, precision: str = "f32", threads: int = 0
+) -> dict[str, Array]:
+    """Outputs of an .xml or .onnx model in OpenVINO, pinned to `precision` (f32, bf16; int8 is in the model itself)."""
+    import openvino
+
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.Core().compile_model(os.fspath(path), "CPU", settings)
+    found = compiled({blob: np.ascontiguousarray(array) for blob, array in inputs.items()})
+    return {port.any_name: np.array(found[port], dtype=np.float32) for port in compiled.outputs}
+
+
+def noted_precision(path: str | os.PathLike[str]) -> str:
+    """The precision noted in an IR by `to_openvino`; f32 where there is none."""
+    import openvino
+
+    model, key = openvino.Core().read_model(os.fspath(path)), ["rpn3d", "precision"]
+    return str(model.get_rt_info(key).astype(str)) if model.has_rt_info(key) else "f32"
