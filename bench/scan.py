@@ -1,0 +1,196 @@
+"""How long a scan takes from file to CSV, and how much memory: the real command, each run in a process of its own.
+
+A run pays everything a user pays: starting Python, loading the libraries and the model. What a fresh process does not
+repeat is reading the disk: from the second run on the scan lies in the page cache, so the first run is told apart in
+the JSON (all runs are there, in order) and the medians are over all of them.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.machine import Machine, describe
+from caffe_models.atomic import replacing
+from caffe_models.errors import Rpn3dError
+from runtime.budget import format_memory
+from runtime.outputs import ScanResult, read_results
+
+SCHEMA_VERSION = 1
+RUNS = 3
+DETECT = (sys.executable, "-m", "rpn3d", "detect")
+ROOT = Path(__file__).resolve().parent.parent
+
+LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+child = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(child.pid, 0)
+wall = time.perf_counter() - start
+unit = 1 if sys.platform == "darwin" else 1024
+json.dump({"code": os.waitstatus_to_exitcode(status), "wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime,
+           "peak_rss_bytes": usage.ru_maxrss * unit}, open(sys.argv[1], "w"))
+"""
+"""Starts the command and waits for it.
+
+It stands between because Linux counts into a child's `ru_maxrss` what its parent held when it was started: measured
+from a large process, a small one would look as large. The launcher itself holds about 12 MB.
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the command: seconds on the clock and of all cores together, and the largest resident set."""
+
+    wall_s: float
+    cpu_s: float
+    peak_rss_bytes: int
+    scans: tuple[ScanResult, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ScanBench:
+    """All runs on one machine.
+
+    Attributes:
+        command: that was run, without the folder for its results.
+        runs: in order.
+    """
+
+    machine: Machine
+    command: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    def stages(self) -> dict[str, dict[str, float]]:
+        """Median seconds of each stage, by seriesuid."""
+        found = {}
+        for index, scan in enumerate(self.runs[0].scans):
+            every = [run.scans[index].seconds for run in self.runs]
+            found[scan.seriesuid] = {name: statistics.median(s.get(name, 0.0) for s in every) for name in scan.seconds}
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """What bench_scan.json holds: machine, command, medians, every run."""
+        first = self.runs[0].scans
+        stages = self.stages()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "machine": self.machine.as_json(),
+            "command": list(self.command),
+            "median": {
+                "wall_s": statistics.median(run.wall_s for run in self.runs),
+                "cpu_s": statistics.median(run.cpu_s for run in self.runs),
+                "peak_rss_bytes": statistics.median(run.peak_rss_bytes for run in self.runs),
+            },
+            "scans": [
+                {
+                    "seriesuid": scan.seriesuid,
+                    "engine": scan.engine,
+                    "precision": scan.precision,
+                    "cpus": scan.cpus,
+                    "model_sha256": scan.model_sha256,
+                    "plan": dict(scan.plan),
+                    "versions": dict(scan.versions),
+                    "findings": len(scan.findings),
+                    "median_s": stages[scan.seriesuid],
+                }
+                for scan in first
+            ],
+            "runs": [
+                {
+                    **{k: v for k, v in asdict(run).items() if k != "scans"},
+                    "seconds": {scan.seriesuid: dict(scan.seconds) for scan in run.scans},
+                }
+                for run in self.runs
+            ],
+        }
+
+
+def bench_scan(
+    scan: str | Path,
+    *,
+    runs: int = RUNS,
+    options: Sequence[str] = (),
+    command: Sequence[str] = DETECT,
+    say: Callable[[str], None] = lambda text: None,
+) -> ScanBench:
+    """Run `rpn3d detect SCAN -o (a temporary folder) --json OPTIONS` several times and measure it.
+
+    Args:
+        scan: whatever `rpn3d detect` takes; a folder of scans is one run.
+        runs: processes, one after the other.
+        options: for `rpn3d detect`, such as ("--cpus", "2", "--memory", "4G").
+        command: stands before SCAN; anything that writes results as `runtime.outputs` does.
+        say: takes one line of progress at a time.
+
+    Raises:
+        Rpn3dError: runs below 1, a run that fails (with the last line it wrote), or one that finds no scan.
+    """
+    if runs < 1:
+        raise Rpn3dError(f"bench: runs is {runs}; give 1 or more")
+    measured = []
+    for number in range(1, runs + 1):
+        run = _run(str(scan), tuple(options), tuple(command))
+        measured.append(run)
+        say(f"run {number}/{runs}: {run.wall_s:.2f} s, peak memory {format_memory(run.peak_rss_bytes)}")
+    return ScanBench(describe(), (*command, str(scan), *options), tuple(measured))
+
+
+def write_json(bench: ScanBench, path: str | Path) -> Path:
+    """Write the figures, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(bench.as_json(), indent=1) + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The JSON's figures as text: machine, then seconds by stage of each scan, then the whole process."""
+    machine = Machine(**figures["machine"])
+    lines = [f"machine   {machine.line()}", f"command   {' '.join(figures['command'])}"]
+    for scan in figures["scans"]:
+        what = (
+            f"{scan['engine']} {scan['precision']}, {scan['cpus']:g} cores, {scan['plan'].get('windows', '?')} windows"
+        )
+        lines += ["", f"{scan['seriesuid']}  ({what}, {scan['findings']} findings)"]
+        seconds = scan["median_s"]
+        lines += [f"  {name:<12}{value:9.2f} s" for name, value in seconds.items()]
+        lines.append(f"  {'stages':<12}{sum(seconds.values()):9.2f} s")
+    median, count = figures["median"], len(figures["runs"])
+    lines += [
+        "",
+        f"process, median of {count}: {median['wall_s']:.2f} s on the clock, {median['cpu_s']:.2f} s of all cores, "
+        f"peak memory {format_memory(median['peak_rss_bytes'])}, "
+        f"{3600 * len(figures['scans']) / median['wall_s']:.0f} scans an hour",
+    ]
+    return "\n".join(lines)
+
+
+def _run(scan: str, options: tuple[str, ...], command: tuple[str, ...]) -> Run:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    with tempfile.TemporaryDirectory(prefix="rpn3d-bench-") as folder:
+        report, results = Path(folder, "usage"), Path(folder, "results")
+        full = [*command, scan, "-o", str(results), "--json", *options]
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", LAUNCHER, str(report), *full],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        usage = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {"code": done.returncode}
+        if usage["code"]:
+            last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
+            raise Rpn3dError(f"bench: {' '.join(full)} ended with exit code {usage['code']}: {last}")
+        scans = tuple(read_results(results))
+        if not scans:
+            raise Rpn3dError(f"bench: {' '.join(full)} wrote no result of a scan; does {scan} hold one?")
+        return Run(usage["wall_s"], usage["cpu_s"], usage["peak_rss_bytes"], scans)

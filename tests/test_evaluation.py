@@ -1,0 +1,91 @@
+"""The files of an evaluation."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.evaluation import evaluate, text_lines
+from runtime.mark_files import MarksError
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    (tmp_path / "s.csv").write_text(
+        "seriesuid,coordX,coordY,coordZ,probability\n<a>,0,0,0,0.9\n<a>,90,1.5,2,0.7\nb,0,0,0,0.8\nother,0,0,0,1\n"
+    )
+    (tmp_path / "a.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\n<a>,0,0,0,7\n<a>,40,0,0,22\n")
+    (tmp_path / "e.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\nb,0,0,0,-1\n")
+    (tmp_path / "u.csv").write_text("<a>\nb\n")
+    return tmp_path
+
+
+def test_all_files_are_written_and_agree(inputs: Path) -> None:
+    out = inputs / "out"
+    evaluate(inputs / "s.csv", inputs / "a.csv", inputs / "e.csv", inputs / "u.csv", out, draws=50)
+    names = ["CADAnalysis.txt", "evaluation.html", "froc.csv", "froc.json", "froc.png"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    content = json.loads((out / "froc.json").read_text())
+    assert content["cpm"] == 0.5
+    assert content["sensitivity"] == [0.5] * 7
+    assert content["counts"] == {
+        "scans": 2,
+        "nodules": 2,
+        "candidates": 3,
+        "true_positives": 1,
+        "false_positives": 1,
+        "false_negatives": 1,
+        "ignored_on_excluded": 1,
+        "doubles": 0,
+        "dropped_by_limit": 0,
+        "on_unknown_series": 1,
+    }
+    assert content["unknown_series"] == {"other": 1}
+    assert (out / "froc.csv").read_text().splitlines() == [
+        "fps_per_scan,sensitivity,threshold",
+        "0.000000000,0.000000000,inf",
+        "0.000000000,0.500000000,0.900000000",
+        "0.500000000,0.500000000,0.700000000",
+    ]
+    assert (out / "froc.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_holds_everything_and_fetches_nothing(inputs: Path) -> None:
+    out = inputs / "out"
+    evaluate(inputs / "s.csv", inputs / "a.csv", inputs / "e.csv", inputs / "u.csv", out, draws=50)
+    page = (out / "evaluation.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page
+    assert "&lt;a&gt;" in page
+    assert "<a>" not in page
+    assert "0.900000: 7.0 mm at 0.0, 0.0, 0.0" in page
+    assert "missed: 22.0 mm at 40.0, 0.0, 0.0" in page
+    assert "0.700000: 90.0, 1.5, 2.0" in page
+    assert "other: 1 marks" in page
+
+
+def test_the_terminal_is_told_everything(inputs: Path) -> None:
+    lines = text_lines(evaluate(inputs / "s.csv", inputs / "a.csv", inputs / "e.csv", inputs / "u.csv"))
+    assert lines[0] == "CPM 0.5000"
+    assert [line.split() for line in lines[2:9]] == [
+        [rate, "0.5000"] for rate in ("1/8", "1/4", "1/2", "1", "2", "4", "8")
+    ]
+    assert "ignored on excluded: 1" in lines
+    assert lines[-1] == "note: other: 1 marks, not in the list of scans, not counted"
+
+
+def test_without_nodules_the_figures_are_null(inputs: Path) -> None:
+    (inputs / "a.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\n")
+    evaluate(inputs / "s.csv", inputs / "a.csv", out_dir=inputs / "out", draws=5)
+    content = json.loads((inputs / "out" / "froc.json").read_text())
+    assert (content["cpm"], content["cpm_95"]) == (None, [None, None])
+    assert any("no list of scans" in note for note in content["notes"])
+
+
+def test_a_faulty_input_leaves_earlier_results_alone(inputs: Path) -> None:
+    (inputs / "out").mkdir()
+    (inputs / "out" / "froc.json").write_text("before")
+    (inputs / "s.csv").write_text("no header\n")
+    with pytest.raises(MarksError):
+        evaluate(inputs / "s.csv", inputs / "a.csv", out_dir=inputs / "out")
+    assert [p.read_text() for p in (inputs / "out").iterdir()] == ["before"]
