@@ -119,7 +119,8 @@ def to_torch(layers: list[Layer], device: str, channels_last: bool) -> None:
             if id(blob) not in made:
                 tensor = torch.from_numpy(layer.array(index)).to(device)
                 if tensor.ndim in formats:
-                    tensor = tensor.contiguous(memory_format=formats[tensor.ndim])
+                    # not contiguous(), which leaves the strides of one channel as they are
+                    tensor = tensor.to(memory_format=formats[tensor.ndim])
                 rate, _ = layer.multipliers(index)
                 learnable = layer.spec.phase == "TRAIN" and rate != 0 and index not in layer.statistics
                 made[id(blob)] = tensor.requires_grad_(learnable)

@@ -268,7 +268,7 @@ class Net:
             return tensor
         import torch
 
-        return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d)
+        return tensor.to(memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d)
 
     def _check_feed(self, inputs: Mapping[str, "torch.Tensor"], keep: Collection[str]) -> None:
         if not self.on_torch:

@@ -1,13 +1,19 @@
 """What `rpn3d convert` does: build the file asked for, and prove on real input that it is the net."""
 
-from collections.abc import Callable
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from caffe_models.atomic import replacing
 from caffe_models.errors import NetError
 from convert.build import load_net
 from convert.parity import Parity, measure
+from convert.run_net import run_onnxruntime, run_openvino, run_torch
 from convert.to_onnx import net_to_onnx, save_onnx
 from convert.to_openvino import IR_PRECISIONS, onnx_to_ir
 
@@ -89,3 +95,41 @@ def convert_net(
             file.unlink(missing_ok=True)
         raise
     return Conversion(tuple(written), description, parity)
+
+
+def run_caffe_net(
+    net_path: Path, weights: Path, inputs: Path, outputs: Path, engine: str, blobs: Sequence[str] = ()
+) -> None:
+    """Run a net on the arrays of an .npz, and write its outputs (and `blobs`) as another, whole or not at all.
+
+    Raises:
+        NetError: an unknown engine, arrays that cannot be read or do not fit, intermediate blobs outside torch.
+    """
+    if engine not in ("torch", "onnxruntime", "openvino"):
+        raise NetError(f'engine "{engine}" is not known; allowed: torch, onnxruntime, openvino')
+    if blobs and engine != "torch":
+        raise NetError(f"--blobs works with --engine torch only, found {engine}")
+    try:
+        with np.load(inputs, allow_pickle=False) as stored:
+            arrays = {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise NetError(f"{inputs}: cannot be read as .npz ({error})") from error
+    net = load_net(net_path, weights)
+    missing = sorted(set(net.inputs) - set(arrays))
+    if missing:
+        raise NetError(
+            f"{inputs}: has no array for input {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}"
+        )
+    arrays = {name: arrays[name] for name in net.inputs}
+    if engine == "torch":
+        results = run_torch(net, arrays, keep=blobs)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            onnx_path = Path(folder) / "net.onnx"
+            save_onnx(net_to_onnx(net), onnx_path)
+            run = run_onnxruntime if engine == "onnxruntime" else run_openvino
+            results = run(onnx_path, arrays)
+    if outputs.suffix != ".npz":
+        raise NetError(f"{outputs}: the name of the outputs must end in .npz")
+    with replacing(outputs) as temporary:
+        np.savez(temporary, **results)

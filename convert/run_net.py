@@ -1,7 +1,7 @@
 """Any net through one engine, once: arrays by blob in, arrays by blob out. For proofs and trials, not for speed."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +14,15 @@ Array = npt.NDArray[np.float32]
 Arrays = Mapping[str, Array]
 
 
-def run_torch(net: "Net", inputs: Arrays) -> dict[str, Array]:
-    """Outputs of the net in PyTorch, float32."""
+def run_torch(net: "Net", inputs: Arrays, *, keep: Collection[str] = ()) -> dict[str, Array]:
+    """Outputs of the net in PyTorch, float32, and the blobs named in `keep`."""
     import torch
 
     if not net.on_torch:
         net.to_torch()
     with torch.inference_mode():
-        found = net.forward({blob: torch.from_numpy(np.ascontiguousarray(a)) for blob, a in inputs.items()})
-    return {blob: np.array(found[blob].numpy()) for blob in net.outputs}
+        found = net.forward({blob: torch.from_numpy(np.ascontiguousarray(a)) for blob, a in inputs.items()}, keep=keep)
+    return {blob: np.array(found[blob].numpy()) for blob in (*net.outputs, *keep)}
 
 
 def run_onnxruntime(path: str | os.PathLike[str], inputs: Arrays, *, threads: int = 0) -> dict[str, Array]:

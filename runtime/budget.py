@@ -7,6 +7,8 @@ the host and is throttled, up to 45 times slower. So the budget is computed once
 import math
 import os
 import re
+import resource
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ UNLIMITED = 1 << 60
 """cgroup v1 writes "no limit" as a number near 2^63."""
 USABLE_SHARE = 0.9
 """Part of the memory that is free now which a run takes for itself when nobody says how much."""
+
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,16 @@ def resident_bytes() -> int:
     """Memory that this process holds now (resident set); 0 where the system does not say."""
     text = _read(Path("/proc/self/statm"))
     return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE") if text else 0
+
+
+def peak_resident_bytes() -> int:
+    """The most that this process has held so far, since it was started as a program.
+
+    Not `ru_maxrss`, which on Linux begins with what the parent held when it started this process.
+    """
+    text = _read(Path("/proc/self/status")) or ""
+    found = re.search(r"^VmHWM:\s*(\d+) kB", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
 
 def throttled_periods(root: str | Path = "/") -> int | None:

@@ -6,23 +6,22 @@ A `Detector` holds one engine and takes scan after scan through it.
 """
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from runtime.budget import Budget
+from caffe_models.errors import Rpn3dError
+from runtime.budget import Budget, peak_resident_bytes
 from runtime.candidates import decode, nms
 from runtime.engines.base import EngineOptions, load_engine
 from runtime.errors import ScanError
 from runtime.find_scans import ScanSource, find_scans
 from runtime.findings import MAX_PER_SCAN, to_findings
 from runtime.lung_mask import find_lungs
-from runtime.outputs import ResultFolder, ScanResult, file_sha256, versions
+from runtime.outputs import ResultFolder, ScanResult, as_content, file_sha256, versions
 from runtime.pictures import draw_findings, draw_mask
 from runtime.plan import plan_windows
 from runtime.report_table import print_report
@@ -65,7 +64,7 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
-            "results": [asdict(result) for result in self.results],
+            "results": [as_content(result) for result in self.results],
             "failures": [{"source": source, "error": error} for source, error in self.failures],
         }
 
@@ -122,9 +121,9 @@ class Detector:
         with watch.stage("read"):
             volume = read_volume(source)
         with watch.stage("mask"):
-            lungs = find_lungs(volume)
+            lungs = find_lungs(volume, threads=settings.budget.cpus)
         with watch.stage("resample"):
-            working = make_working_volume(volume, lungs)
+            working = make_working_volume(volume, lungs, threads=settings.budget.cpus)
         with watch.stage("network"):
             plan = plan_windows(
                 working.voxels.shape,
@@ -167,7 +166,7 @@ class Detector:
                 "reason": plan.reason,
             },
             seconds=watch.seconds,
-            peak_memory_bytes=peak_memory_bytes(),
+            peak_memory_bytes=peak_resident_bytes(),
             cpus=settings.budget.cpus,
             versions=versions(),
         )
@@ -209,7 +208,7 @@ def detect_all(
         say(f"[{number}/{len(sources)}] {source.path}")
         try:
             result = detector.detect(source, folder)
-        except ScanError as error:
+        except Rpn3dError as error:
             failures.append((str(source.path), str(error)))
             complain(f"rpn3d: {error}")
             continue
@@ -218,12 +217,6 @@ def detect_all(
             print_report(result, stream=report)
     folder.write_csv()
     return Outcome(tuple(results), tuple(failures))
-
-
-def peak_memory_bytes() -> int:
-    """The process's largest resident set so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _logit(probability: float) -> float:

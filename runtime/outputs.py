@@ -104,9 +104,14 @@ def safe_name(seriesuid: str) -> str:
 
 
 def to_json(result: ScanResult) -> str:
-    """The result as JSON text: `schema_version`, then the fields of `ScanResult`; NaN and infinity become null."""
-    content = {"schema_version": SCHEMA_VERSION, "program": "rpn3d", **asdict(result)}
-    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """The result as JSON text, see `as_content`."""
+    return json.dumps(as_content(result), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_content(result: ScanResult) -> dict[str, Any]:
+    """What the JSON holds: `schema_version`, then the fields of `ScanResult`; NaN and infinity become None."""
+    content: dict[str, Any] = _finite({"schema_version": SCHEMA_VERSION, "program": "rpn3d", **asdict(result)})
+    return content
 
 
 def from_json(text: str, source: str = "<text>") -> ScanResult:

@@ -103,8 +103,9 @@ class BatchNorm(Layer):
                 m, v = mean * scale, var * scale
             y = torch.batch_norm(x, gamma, beta, m, v, False, 0.0, self.params.eps, False)
         else:
-            # momentum 1 makes torch hand out the batch's mean and unbiased variance, which is what Caffe accumulates
-            batch_mean, batch_var = torch.empty_like(mean), torch.zeros_like(var)
+            # momentum 1 makes torch hand out the batch's mean and unbiased variance, which is what Caffe accumulates;
+            # it still adds 0 times what was there before, so that memory nobody wrote could make the mean NaN
+            batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
             y = torch.batch_norm(x, gamma, beta, batch_mean, batch_var, True, 1.0, self.params.eps, False)
             with torch.no_grad():
                 keep = self.params.moving_average_fraction

@@ -1,0 +1,113 @@
+# rpn3d's builds. `make help` lists the targets; each file target is rebuilt only when what it comes from changed.
+#
+#   make detect                        a synthetic CT, its nodules found
+#   make detect SCAN=scan.mhd OUT=out  your own scan: a file, a DICOM folder or a folder of scans
+#   make test                          the tests
+#
+# Variables (make detect CPUS=2 MEMORY=4G PRECISION=f32 ...):
+SCAN      ?=#            file (.mhd .mha .nii .nii.gz .nrrd), DICOM folder or folder of scans; default: a synthetic CT
+OUT       ?= out#        folder for results
+CPUS      ?=#            cores to use; default: what affinity and cgroup quota allow
+MEMORY    ?=#            memory to use, such as 4G; default: what is free
+PRECISION ?= auto#       auto, f32 or bf16
+DATA      ?=#            reference data for tests and training (RPN3D_DATA); default: ../shared/data
+PYTHON    ?= python3#    the interpreter that makes the virtual environment
+VENV      ?= .venv#      the virtual environment
+BUILD     ?= build#      built models
+
+# `:=` after the fact strips the blanks that the comments above leave behind
+override SCAN      := $(strip $(SCAN))
+override OUT       := $(strip $(OUT))
+override CPUS      := $(strip $(CPUS))
+override MEMORY    := $(strip $(MEMORY))
+override PRECISION := $(strip $(PRECISION))
+override DATA      := $(strip $(DATA))
+override PYTHON    := $(strip $(PYTHON))
+override VENV      := $(strip $(VENV))
+override BUILD     := $(strip $(BUILD))
+
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+ifneq ($(DATA),)
+export RPN3D_DATA := $(abspath $(DATA))
+endif
+
+BIN    := $(VENV)/bin
+RPN3D  := $(BIN)/python -m rpn3d
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NET    := prototxt/rpn3d/deploy.prototxt
+MODEL  := caffe_models/rpn3d.caffemodel
+ONNX   := $(BUILD)/rpn3d.onnx
+IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml
+CODE   := caffe_models convert runtime train bench rpn3d.py setup.py tests
+LIMITS := $(if $(CPUS),--cpus $(CPUS)) $(if $(MEMORY),--memory $(MEMORY)) --precision $(PRECISION)
+
+# The rooms whose code decides what a built model holds: a change there rebuilds it.
+EMITTERS := $(wildcard caffe_models/*.py caffe_models/layers/*.py convert/*.py)
+
+.PHONY: help detect model phantom test lint types check prototxt train bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo; echo "Variables, with defaults:"
+	@grep -E '^[A-Z]+ +\?=' $(MAKEFILE_LIST) | sed -E 's/ *\?= */\t/; s/# */\t/' | awk -F'\t' '{printf "  %-10s %-8s %s\n", $$1, $$2, $$3}'
+
+# ---- environments: a stamp for each group of dependencies -------------------------------------------------------
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.inference: setup.py constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.inference
+	$(PIP) install --constraint constraints.txt --editable '.[train,test]'
+	@touch $@
+
+# ---- models: prototxt + caffemodel -> ONNX -> IR per precision --------------------------------------------------
+$(ONNX): $(NET) $(MODEL) $(EMITTERS) | $(VENV)/.inference
+	$(RPN3D) convert $(NET) $(MODEL) -o $@ --no-parity
+
+$(BUILD)/rpn3d-%.xml: $(ONNX) | $(VENV)/.inference
+	$(RPN3D) convert $(ONNX) -o $@ --precision $* --no-parity
+
+model: $(IR)  ## the ONNX model and the OpenVINO IR of each precision, in BUILD
+
+# ---- the main job ----------------------------------------------------------------------------------------------
+PHANTOM := $(BUILD)/phantom/annotations.csv
+
+$(PHANTOM): | $(VENV)/.inference
+	$(RPN3D) phantom -o $(dir $@) -n 1 --seed 7
+
+phantom: $(PHANTOM)  ## one synthetic chest CT with its annotations, in BUILD/phantom
+
+detect: $(IR) $(if $(SCAN),,$(PHANTOM))  ## find nodules in SCAN (default: a synthetic CT), results in OUT
+	$(RPN3D) detect $(if $(SCAN),'$(SCAN)',$(dir $(PHANTOM))) -o '$(OUT)' --model $(BUILD) $(LIMITS)
+
+# ---- checks ----------------------------------------------------------------------------------------------------
+test: $(VENV)/.test  ## every test (installs what they need)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test  ## ruff
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(VENV)/.test  ## mypy --strict
+	$(BIN)/mypy --strict $(CODE)
+
+check: lint types test  ## lint, types and tests: what decides whether a change lands
+
+# ---- the makers' targets ---------------------------------------------------------------------------------------
+prototxt: $(VENV)/.inference  ## write prototxt/rpn3d/ anew from its generator
+	$(BIN)/python -m caffe_models.generators.rpn3d
+
+train: $(VENV)/.test  ## a short training run end to end: crop 32, then 64, into OUT
+	$(RPN3D) train -o '$(OUT)/train' --phantoms 2 --crops 32,64 --iterations 20 $(if $(CPUS),--cpus $(CPUS))
+
+bench: $(IR) $(VENV)/.inference $(if $(SCAN),,$(PHANTOM))  ## seconds and memory from file to CSV on SCAN
+	$(RPN3D) bench scan $(if $(SCAN),'$(SCAN)',$(dir $(PHANTOM))) -o '$(OUT)' --model $(BUILD) $(LIMITS)
+
+clean:  ## remove built models and results of checks; never OUT
+	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

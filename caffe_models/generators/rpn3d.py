@@ -1,0 +1,123 @@
+"""Writes prototxt/rpn3d: the nets and solvers of the detector. `python -m caffe_models.generators.rpn3d [FOLDER]`.
+
+The texts are what counts and what everything reads; this only keeps 151 layers times three crop sizes consistent. The
+train files differ in the settings of the layer `crops` alone. Weights pass from file to file by layer name.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_models.atomic import replacing
+from caffe_models.generators.rpn3d_net import NetText
+from caffe_models.rpn.anchors import ANCHORS_VOXEL, STRIDE, VALUES_PER_ANCHOR
+
+FOLDER = Path(__file__).resolve().parents[2] / "prototxt" / "rpn3d"
+MAX_NODULES = 12
+DEPLOY_VOXELS = 128
+
+
+@dataclass(frozen=True)
+class Level:
+    """One step of the crop schedule: the net is trained at 32, goes on from there at 64, then at 128."""
+
+    crop: int
+    batch: int
+    max_iter: int
+    stepsize: int
+    snapshot: int
+
+
+LEVELS = (Level(32, 16, 1200, 1000, 100), Level(64, 4, 2400, 1800, 100), Level(128, 1, 2000, 1400, 100))
+
+# Weight decay: 1e-4, of the DSB2017 ancestor, not the team's 1e-6. With momentum 0.9 a weight loses 10 base_lr decay
+# of itself an iteration: in 3000 iterations 3 % against 0.03 %, which is none. With few real nodules some is due.
+WEIGHT_DECAY = 1e-4
+
+_NOTE = "Written by caffe_models/generators/rpn3d.py; change it there and run it again."
+
+
+def train_net(crop: int, batch: int) -> str:
+    """The 151 layers of training: crops, net, targets, hard negatives, three losses."""
+    net = NetText("rpn3d", _NOTE)
+    crops = {"batch": batch, "crop": crop, "max_nodules": MAX_NODULES}
+    net.python("crops", [], ["data", "coord", "nodules", "mining"], crops)
+    net.body("data", "coord")
+    rule = {"anchors": list(ANCHORS_VOXEL), "positive_iou": 0.5, "negative_iou": 0.02, "positives_per_nodule": 1}
+    net.python("targets", ["nodules", "head"], ["target"], rule)
+    dims = (0, len(ANCHORS_VOXEL), VALUES_PER_ANCHOR, -1)
+    anchors = [net.reshape("head_anchors", "head", dims), net.reshape("target_anchors", "target", dims)]
+    tops = [
+        "pos_logit",
+        "pos_label",
+        "neg_logit",
+        "neg_label",
+        "delta",
+        "delta_target",
+        "delta_inside",
+        "delta_outside",
+    ]
+    choice = {"num_hard": 5, "pool": 800, "max_positives": MAX_NODULES}
+    net.python("hard_negatives", [*anchors, "mining"], tops, choice)
+    ignore = "  loss_param { ignore_label: -1 normalization: VALID }\n"  # -1 fills up: the blobs have a fixed size
+    for sign in ("pos", "neg"):
+        bottoms = [f"{sign}_logit", f"{sign}_label"]
+        net.layer(f"loss_{sign}", "SigmoidCrossEntropyLoss", bottoms, [f"loss_{sign}"], "  loss_weight: 0.5\n" + ignore)
+    net.layer("loss_reg", "SmoothL1Loss", tops[4:], ["loss_reg"], "  loss_weight: 1\n")
+    return net.text()
+
+
+def deploy_net() -> str:
+    """The same net without dropout's effect (phase TEST), losses and training layers; its output is `head`."""
+    net = NetText("rpn3d", _NOTE)
+    cells = DEPLOY_VOXELS // STRIDE
+    for name, shape in (("data", (1, 1, *[DEPLOY_VOXELS] * 3)), ("coord", (1, 3, *[cells] * 3))):
+        dims = " ".join(f"dim: {extent}" for extent in shape)
+        net.layer(name, "Input", [], [name], f"  input_param {{ shape {{ {dims} }} }}\n")
+    net.body("data", "coord")
+    return net.text()
+
+
+def solver(level: Level) -> str:
+    """The solver of one level: SGD in steps, as the team trained."""
+    return f"""# {_NOTE}
+net: "train_{level.crop}.prototxt"
+type: "SGD"
+base_lr: 0.01
+lr_policy: "step"
+gamma: 0.1
+stepsize: {level.stepsize}
+momentum: 0.9
+weight_decay: {WEIGHT_DECAY:g}
+max_iter: {level.max_iter}
+display: 20
+snapshot: {level.snapshot}
+snapshot_prefix: "rpn3d_{level.crop}"
+random_seed: 1
+solver_mode: CPU
+"""
+
+
+def generate() -> dict[str, str]:
+    """All texts by file name."""
+    texts = {"deploy.prototxt": deploy_net()}
+    for level in LEVELS:
+        texts[f"train_{level.crop}.prototxt"] = train_net(level.crop, level.batch)
+        texts[f"solver_{level.crop}.prototxt"] = solver(level)
+    return texts
+
+
+def write(folder: Path) -> list[Path]:
+    """Write all texts into `folder`, each whole or not at all; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in generate().items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        paths.append(folder / name)
+    return paths
+
+
+if __name__ == "__main__":
+    for path in write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER):
+        print(path)
