@@ -171,9 +171,7 @@ def phantom(
     write_phantoms(out, count, seed, progress=lambda text: say(text, quiet))
 
 
-@app.command(
-    epilog="Example: rpn3d train -o run --phantoms 40 --nodules cubes.npz --background lungs.npz"
-)
+@app.command(epilog="Example: rpn3d train -o run --phantoms 40 --nodules cubes.npz --background lungs.npz")
 def train(
     out: Out,
     phantoms: Annotated[int, typer.Option(min=0, help="Synthetic CTs to train on.")] = 20,
@@ -182,15 +180,11 @@ def train(
     ] = None,
     annotations: Annotated[Path | None, typer.Option(help="Their nodules, as in LUNA16.")] = None,
     excluded: Annotated[Path | None, typer.Option(help="Findings in them that count neither way.")] = None,
-    background: Annotated[
-        list[Path] | None, typer.Option(help="Other scans, to put nodules into.")
-    ] = None,
+    background: Annotated[list[Path] | None, typer.Option(help="Other scans, to put nodules into.")] = None,
     nodules: Annotated[Path | None, typer.Option(help="Real nodules to put in (.npz).")] = None,
     copies: Annotated[int, typer.Option(min=0, help="Copies with inserted nodules of each real scan.")] = 8,
     crops: Annotated[str, typer.Option(help="Schedule, each from the weights before.")] = "32,64,128",
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Of each level; default: max_iter.")
-    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Of each level; default: max_iter.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
     cpus: Cpus = None,

@@ -1,0 +1,105 @@
+"""The Makefile as a dependency graph: what is rebuilt, and that a second `make` does nothing."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+STUB = """#!/bin/sh
+# stands for the virtual environment's python: notes its arguments and makes the file after -o
+echo "$@" >> calls
+while [ $# -gt 0 ]; do
+  if [ "$1" = -o ]; then case "$2" in *.onnx|*.xml) touch "$2";; *) mkdir -p "$2"; touch "$2/annotations.csv";; esac; fi
+  shift
+done
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what the graph depends on, with a stub for python and all environments made."""
+    for name in ("Makefile", "setup.py", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for folder in ("prototxt", "caffe_models", "convert"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.caffemodel"))
+    (tmp_path / "caffe_models" / "rpn3d.caffemodel").write_bytes(b"weights")
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STUB)
+    python.chmod(0o755)
+    for stamp in (".inference", ".test"):
+        (tmp_path / ".venv" / stamp).touch()
+    (tmp_path / "build").mkdir()
+    return tmp_path
+
+
+def make(tree: Path, *arguments: str) -> list[str]:
+    """Run make; the calls of python that it made."""
+    (tree / "calls").write_text("")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    done = subprocess.run(["make", *arguments], cwd=tree, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return (tree / "calls").read_text().splitlines()
+
+
+def touch(path: Path) -> None:
+    later = time.time() + 5
+    os.utime(path, (later, later))
+
+
+def test_a_second_make_does_nothing(tree: Path) -> None:
+    first = make(tree, "-j4", "model")
+    assert [line.split()[2] for line in first] == ["convert"] * 3
+    assert make(tree, "-j4", "model") == []
+
+
+def test_each_file_is_rebuilt_when_what_it_comes_from_changed(tree: Path) -> None:
+    make(tree, "model")
+    touch(tree / "caffe_models" / "rpn3d.caffemodel")
+    assert len(make(tree, "model")) == 3
+    for name in ("rpn3d.onnx", "rpn3d-f32.xml", "rpn3d-bf16.xml"):
+        touch(tree / "build" / name)
+    (tree / "build" / "rpn3d-bf16.xml").unlink()
+    (call,) = make(tree, "model")
+    assert call.split()[2:] == [
+        "convert",
+        "build/rpn3d.onnx",
+        "-o",
+        "build/rpn3d-bf16.xml",
+        "--precision",
+        "bf16",
+        "--no-parity",
+    ]
+
+
+def test_code_that_does_not_make_models_rebuilds_none(tree: Path) -> None:
+    make(tree, "model")
+    touch(tree / "caffe_models" / "solver.py")
+    touch(tree / "caffe_models" / "rpn" / "targets.py")
+    assert make(tree, "model") == []
+    touch(tree / "convert" / "to_onnx.py")
+    assert len(make(tree, "model")) == 3
+
+
+def test_variables_reach_the_command(tree: Path) -> None:
+    calls = make(tree, "detect", "SCAN=a scan.mhd", "OUT=some where", "CPUS=2", "MEMORY=4G", "PRECISION=f32")
+    assert calls[-1] == "-m rpn3d detect a scan.mhd -o some where --model build --cpus 2 --memory 4G --precision f32"
+    assert not any("phantom" in call for call in calls)
+
+
+def test_without_a_scan_a_phantom_is_made_once(tree: Path) -> None:
+    calls = make(tree, "detect")
+    assert sum("phantom -o" in call for call in calls) == 1
+    assert calls[-1].startswith("-m rpn3d detect build/phantom/ -o out")
+    assert not any("phantom -o" in call for call in make(tree, "detect"))
+
+
+def test_help_lists_every_target(tree: Path) -> None:
+    done = subprocess.run(["make", "help"], cwd=tree, capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}
+    phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
+    assert listed == set(phony.removeprefix(".PHONY:").split())
