@@ -36,9 +36,9 @@ def inspect_net(path: str | os.PathLike[str], phase: str = "TEST") -> list[Layer
         weight = math.prod(layer.blobs[0].shape) if layer.blobs else 0
         # each weight of a convolution works once for each output voxel, of a deconvolution for each input voxel
         places = {
-            "Convolution": lambda top=shapes: math.prod(top[0][2:]) * top[0][0],
-            "Deconvolution": lambda bottom=before: math.prod(bottom[0][2:]) * bottom[0][0],
-            "InnerProduct": lambda top=shapes: top[0][0],
+            "Convolution": [shapes[0][0], *shapes[0][2:]] if shapes else [],
+            "Deconvolution": [before[0][0], *before[0][2:]] if before else [],
+            "InnerProduct": [shapes[0][0]] if shapes else [],
         }.get(layer.spec.type)
         rows.append(
             LayerRow(
@@ -48,7 +48,7 @@ def inspect_net(path: str | os.PathLike[str], phase: str = "TEST") -> list[Layer
                 layer.spec.tops,
                 tuple(shapes),
                 sum(math.prod(blob.shape) for blob in layer.blobs),
-                weight * places() if places else 0,
+                weight * math.prod(places) if places else 0,
             )
         )
     return rows

@@ -132,4 +132,4 @@ def run_caffe_net(
     if outputs.suffix != ".npz":
         raise NetError(f"{outputs}: the name of the outputs must end in .npz")
     with replacing(outputs) as temporary:
-        np.savez(temporary, **results)
+        np.savez(temporary, allow_pickle=False, **results)

@@ -65,15 +65,9 @@ def test_each_file_is_rebuilt_when_what_it_comes_from_changed(tree: Path) -> Non
         touch(tree / "build" / name)
     (tree / "build" / "rpn3d-bf16.xml").unlink()
     (call,) = make(tree, "model")
-    assert call.split()[2:] == [
-        "convert",
-        "build/rpn3d.onnx",
-        "-o",
-        "build/rpn3d-bf16.xml",
-        "--precision",
-        "bf16",
-        "--no-parity",
-    ]
+    assert " ".join(call.split()[2:]) == (
+        "convert build/rpn3d.onnx -o build/rpn3d-bf16.xml --precision bf16 --no-parity"
+    )
 
 
 def test_code_that_does_not_make_models_rebuilds_none(tree: Path) -> None:

@@ -1,6 +1,7 @@
 """Preparing training data: annotated scans, lungs that nobody annotated, inserted nodules, phantoms; resumable."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from train.dataset import TARGET, DatasetError, load
 from train.phantom import make_phantom, write_phantoms
 from train.prepare import Sources, lung_volume, prepare_all
 
-SMALL = {"size": 160, "spacing_mm": (2.2, 2.2, 2.5), "step_mm": 2.5, "reoriented": False}
+SMALL: dict[str, Any] = {"size": 160, "spacing_mm": (2.2, 2.2, 2.5), "step_mm": 2.5, "reoriented": False}
 
 
 def test_annotated_scans_and_phantoms_are_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
