@@ -4,9 +4,7 @@ A prepared scan is a scan as the detector itself sees it (lung mask, 1 mm, uint8
 nodules in voxels of that volume, in one `.npz` file. Preparing is done once; crops are drawn from memory.
 """
 
-import csv
 import json
-import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,12 +15,12 @@ from numpy.typing import NDArray
 
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
+from runtime import mark_files
 from runtime.lung_mask import find_lungs
 from runtime.volume import Volume
 from runtime.working_volume import WorkingVolume, make_working_volume
 
 TARGET, IGNORE = 1.0, 0.0
-ANNOTATION_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 
 
 class DatasetError(Rpn3dError):
@@ -64,29 +62,11 @@ def read_annotations(path: str | Path) -> dict[str, list[Annotation]]:
     A diameter that is not above zero is kept (LUNA16 marks points so); who trains on it decides.
 
     Raises:
-        DatasetError: a missing file or column, or a value that is not a number, with file and line.
+        MarksError: a missing file or column, or a value that is not a finite number, with file and line.
     """
-    file = Path(path)
-    rows: dict[str, list[Annotation]] = {}
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [c for c in ANNOTATION_COLUMNS if c not in (reader.fieldnames or ())]
-            if missing:
-                raise DatasetError(
-                    f"{file}:1: column {missing[0]} is missing; the header must be {','.join(ANNOTATION_COLUMNS)}"
-                )
-            for row in reader:
-                try:
-                    x, y, z, diameter = (float(row[c]) for c in ANNOTATION_COLUMNS[1:])
-                except (TypeError, ValueError) as error:
-                    raise DatasetError(f"{file}:{reader.line_num}: a coordinate or diameter is no number") from error
-                if not all(map(math.isfinite, (x, y, z, diameter))):
-                    raise DatasetError(f"{file}:{reader.line_num}: a coordinate or diameter is not finite")
-                rows.setdefault(row["seriesuid"].strip(), []).append(Annotation(x, y, z, diameter))
-    except OSError as error:
-        raise DatasetError(f"{file}: cannot be read ({error.strerror})") from error
-    return rows
+    marks = mark_files.read_annotations(path)
+    table = np.column_stack([marks.xyz_mm, marks.value]).tolist()
+    return {uid: [Annotation(*table[row]) for row in rows] for uid, rows in marks.rows_of().items()}
 
 
 @dataclass(frozen=True)
