@@ -13,7 +13,6 @@ from conftest import ROOT
 
 from runtime.budget import Budget
 from runtime.detect import Detector, Settings, detect_all
-from runtime.engines import base
 from runtime.network_input import STRIDE
 from train.phantom import Phantom, make_phantom, write_phantom
 
@@ -127,7 +126,3 @@ def test_every_command_has_help_with_an_example() -> None:
         done = rpn3d(*command.split(), "--help")
         assert done.returncode == 0
         assert f"Example: rpn3d {command}" in " ".join(done.stdout.split())
-
-
-def test_engines_are_known_by_name() -> None:
-    assert next(iter(base.ENGINES)) == "openvino"

@@ -1,5 +1,6 @@
 """Convolution in one, two or three spatial dimensions."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -92,6 +93,22 @@ class SlidingWindow(Layer):
                 raise self.spec.error(f"bottoms of shapes {list(bottoms)}; rank and channels must be equal")
         return rank - 2
 
+    @staticmethod
+    @abstractmethod
+    def extent(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+        """Extent of the top along one axis for the bottom's `size`."""
+
+    def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        geometry = list(zip(*self.geometry(self.check(bottoms)), strict=True))
+        return [
+            (
+                shape[0],
+                self.params.num_output,
+                *(self.extent(size, *g) for size, g in zip(shape[2:], geometry, strict=True)),
+            )
+            for shape in bottoms
+        ]
+
     def weights(self, weight: Shape) -> list[BlobSpec]:
         """Blob specs for a weight of that shape, and the bias."""
         specs = [BlobSpec(weight, self.params.weight_filler, *self.multipliers(0))]
@@ -121,16 +138,9 @@ class SlidingWindow(Layer):
 class Convolution(SlidingWindow):
     """Cross-correlation; weight (num_output, channels / group, kernel...), bias (num_output)."""
 
-    def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        geometry = list(zip(*self.geometry(self.check(bottoms)), strict=True))
-        return [
-            (
-                shape[0],
-                self.params.num_output,
-                *(convolved(size, *g) for size, g in zip(shape[2:], geometry, strict=True)),
-            )
-            for shape in bottoms
-        ]
+    @staticmethod
+    def extent(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+        return convolved(size, kernel, stride, pad, dilation)
 
     def blob_specs(self, bottoms: Sequence[Shape]) -> list[BlobSpec]:
         kernel = self.geometry(len(bottoms[0]) - 2)[0]

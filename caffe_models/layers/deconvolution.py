@@ -15,16 +15,9 @@ if TYPE_CHECKING:
 class Deconvolution(SlidingWindow):
     """The gradient of a convolution; weight (channels, num_output / group, kernel...), as ONNX's ConvTranspose."""
 
-    def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        geometry = list(zip(*self.geometry(self.check(bottoms)), strict=True))
-        return [
-            (
-                shape[0],
-                self.params.num_output,
-                *(deconvolved(size, *g) for size, g in zip(shape[2:], geometry, strict=True)),
-            )
-            for shape in bottoms
-        ]
+    @staticmethod
+    def extent(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+        return deconvolved(size, kernel, stride, pad, dilation)
 
     def blob_specs(self, bottoms: Sequence[Shape]) -> list[BlobSpec]:
         kernel = self.geometry(len(bottoms[0]) - 2)[0]
