@@ -41,7 +41,7 @@ NET    := prototxt/rpn3d/deploy.prototxt
 MODEL  := caffe_models/rpn3d.caffemodel
 ONNX   := $(BUILD)/rpn3d.onnx
 IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml
-CODE   := caffe_models convert runtime train bench rpn3d.py setup.py tests
+CODE   := caffe_models convert runtime train bench commands rpn3d.py setup.py tests
 LIMITS := $(if $(CPUS),--cpus $(CPUS)) $(if $(MEMORY),--memory $(MEMORY)) --precision $(PRECISION)
 
 # The code that decides what a built model holds: a change there rebuilds it. The solver's does not.

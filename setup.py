@@ -15,6 +15,7 @@ setup(
         "caffe_models.generators",
         "caffe_models.layers",
         "caffe_models.rpn",
+        "commands",
         "convert",
         "prototxt",
         "runtime",

@@ -5,6 +5,8 @@ allowed. The command line prints it and exits with code 2; everything else is a 
 traceback.
 """
 
+import warnings
+
 
 class Rpn3dError(Exception):
     """Base of every error that a user's input can cause."""
@@ -20,3 +22,12 @@ class WeightsError(Rpn3dError):
 
 class NetError(Rpn3dError):
     """A net that cannot be run, fed or converted as asked."""
+
+
+class CaffeWarning(UserWarning):
+    """What Caffe accepts without a word although it can only be a mistake. Worded like an error: file, line, layer."""
+
+
+def warn(text: str) -> None:
+    """Warn of what Caffe accepts silently; the command line prints each text once, on standard error."""
+    warnings.warn(text, CaffeWarning, stacklevel=3)

@@ -16,6 +16,7 @@ ROOMS = {
     "runtime": {"caffe_models"},
     "train": {"caffe_models", "convert", "runtime"},
     "bench": {"prototxt", "caffe_models", "convert", "runtime", "train"},
+    "commands": {"prototxt", "caffe_models", "convert", "runtime", "train", "bench"},
 }
 """The column "may import": room -> the other rooms it may import."""
 

@@ -1,0 +1,35 @@
+"""`rpn3d bench ...`: figures under a budget."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.options import Cpus, Json, Memory, ModelOption, Precision, say, show
+
+app = typer.Typer(help="Measure under a budget.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command(name="scan", epilog="Example: rpn3d bench scan scan.mhd --precision f32 --cpus 2")
+def bench_scan(
+    scan: Annotated[str, typer.Argument(metavar="SCAN", help="A file, DICOM folder or folder of scans.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_scan.json.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs; medians are shown.")] = 3,
+    precision: Precision = "auto",
+    cpus: Cpus = None,
+    memory: Memory = None,
+    model: ModelOption = None,
+    pictures: Annotated[bool, typer.Option(help="Draw pictures, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Seconds by stage and peak memory from file to CSV, each run a process of its own."""
+    from bench.scan import bench_scan as measure
+    from bench.scan import table, write_json
+
+    options = ["--precision", precision, "--pictures" if pictures else "--no-pictures"]
+    for name, value in (("--cpus", cpus), ("--memory", memory), ("--model", model)):
+        options += [] if value is None else [name, str(value)]
+    result = measure(scan, runs=runs, options=options, say=say)
+    if out is not None:
+        write_json(result, out / "bench_scan.json")
+    show(table(result.as_json()), result.as_json(), as_json)

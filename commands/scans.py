@@ -1,0 +1,87 @@
+"""`rpn3d detect`, `phantom`, `evaluate`: scans in, findings out, and how good they are."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.options import NET, WEIGHTS, Cpus, Json, Memory, ModelOption, Out, Precision, Quiet, say, show
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: rpn3d detect scan.mhd dicom_folder -o out --cpus 2 --memory 4G")
+def detect(
+    scans: Annotated[list[str], typer.Argument(metavar="SCAN...", help="Files, DICOM folders, or folders of scans.")],
+    out: Out,
+    precision: Precision = "auto",
+    cpus: Cpus = None,
+    memory: Memory = None,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least probability that is reported.")] = 0.01,
+    max_per_scan: Annotated[int, typer.Option(min=1, help="At most this many findings a scan.")] = 100,
+    model: ModelOption = None,
+    engine: Annotated[str, typer.Option(help="openvino or onnxruntime (with an .onnx).")] = "openvino",
+    pictures: Annotated[bool, typer.Option(help="Draw the findings and the lung mask.")] = True,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Find nodules: submission.csv, and a JSON and pictures for each scan."""
+    from convert.build import cache_folder, model_file
+    from runtime.budget import make_budget
+    from runtime.detect import Detector, Settings, detect_all
+
+    settings = Settings(
+        budget=make_budget(cpus=cpus, memory=memory),
+        engine=engine,
+        precision=precision,
+        threshold=threshold,
+        max_per_scan=max_per_scan,
+        pictures=pictures,
+        cache_folder=cache_folder() / "compiled",
+    )
+    path = model_file(model, precision, net=NET, weights=WEIGHTS, say=lambda text: say(text, quiet))
+    outcome = detect_all(
+        Detector(path, settings),
+        scans,
+        out,
+        report=None if quiet or as_json else sys.stdout,
+        say=lambda text: say(text, quiet),
+        complain=say,
+    )
+    if as_json:
+        print(json.dumps(outcome.as_json(), indent=1))
+    if outcome.failures:
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: rpn3d phantom -o phantoms -n 10 --seed 1")
+def phantom(
+    out: Out,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first; the next ones follow.")] = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Make synthetic chest CTs with nodules, and their annotations.csv."""
+    from train.phantom import write_phantoms
+
+    write_phantoms(out, count, seed, progress=lambda text: say(text, quiet))
+
+
+@app.command(epilog="Example: rpn3d evaluate submission.csv --annotations annotations.csv -o report")
+def evaluate(
+    submission: Annotated[Path, typer.Argument(metavar="SUBMISSION", help="The marks: submission.csv of detect.")],
+    annotations: Annotated[Path, typer.Option(help="seriesuid,coordX,coordY,coordZ,diameter_mm")],
+    out: Out,
+    excluded: Annotated[Path | None, typer.Option(help="Findings that count neither way.")] = None,
+    seriesuids: Annotated[Path | None, typer.Option(help="The scans that were searched, one a line.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """FROC and CPM as LUNA16 computes them: froc.json, froc.csv, a plot and a page."""
+    from bench.evaluation import evaluate as evaluate_files
+    from bench.evaluation import text_lines
+
+    result = evaluate_files(submission, annotations, excluded, seriesuids, out)
+    show("\n".join(text_lines(result)), json.loads((out / "froc.json").read_text()), as_json, quiet)

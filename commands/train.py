@@ -1,0 +1,63 @@
+"""`rpn3d train`: the detector's training run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caffe_models.errors import Rpn3dError
+from commands.options import NET, Cpus, Out, Quiet, say, show
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: rpn3d train -o run --phantoms 40 --nodules cubes.npz --background lungs.npz")
+def train(
+    out: Out,
+    phantoms: Annotated[int, typer.Option(min=0, help="Synthetic CTs to train on.")] = 20,
+    scans: Annotated[
+        list[Path] | None, typer.Option(help="Annotated scans (a file or folder; may be repeated).")
+    ] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Their nodules, as in LUNA16.")] = None,
+    excluded: Annotated[Path | None, typer.Option(help="Findings in them that count neither way.")] = None,
+    background: Annotated[list[Path] | None, typer.Option(help="Other scans, to put nodules into.")] = None,
+    nodules: Annotated[Path | None, typer.Option(help="Real nodules to put in (.npz).")] = None,
+    copies: Annotated[int, typer.Option(min=0, help="Copies with inserted nodules of each real scan.")] = 8,
+    crops: Annotated[str, typer.Option(help="Schedule, each from the weights before.")] = "32,64,128",
+    iterations: Annotated[int | None, typer.Option(min=1, help="Of each level; default: max_iter.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
+    cpus: Cpus = None,
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (weights stay float32).")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Train the detector; a run that was stopped goes on from its last snapshot."""
+    from runtime.budget import make_budget
+    from train.dataset import load_folder
+    from train.prepare import Sources, prepare_all
+    from train.run import RunSettings
+    from train.run import train as run
+
+    budget = make_budget(cpus=cpus)
+    solvers = [NET.with_name(f"solver_{crop.strip()}.prototxt") for crop in crops.split(",")]
+    for solver in solvers:
+        if not solver.is_file():
+            known = ", ".join(
+                sorted(path.stem.removeprefix("solver_") for path in NET.parent.glob("solver_*.prototxt"))
+            )
+            raise Rpn3dError(f"--crops {crops}: there is no {solver.name}; crops are {known}")
+    sources = Sources(
+        scans=tuple(scans or ()),
+        annotations=annotations,
+        excluded=excluded,
+        backgrounds=tuple(background or ()),
+        nodules=nodules,
+        copies=copies,
+        phantoms=phantoms,
+        workers=budget.cpus,
+        seed=seed,
+    )
+    prepared = prepare_all(sources, out / "prepared", lambda text: say(text, quiet))
+    settings = RunSettings(seed=seed, autocast=bf16, threads=budget.cpus, iterations=iterations)
+    done = run(solvers, load_folder(prepared), out, settings, lambda text: say(text, quiet), weights)
+    show(str(done), None, False, quiet)
