@@ -81,6 +81,20 @@ ROWS: dict[str, Row] = {
     "Dropout": Row(),
     "ELU": Row("elu_param { alpha: 0.7 }"),
     "Eltwise": Row("eltwise_param { operation: SUM coeff: 1 coeff: -2 }", PAIR, OTHER_PAIR),
+    "Embed": Row(
+        "embed_param { num_output: 4 input_dim: 6 }",
+        ((2, 3, 5),),
+        ((2, 3, 4),),
+        labels=6,
+        by_hand=(
+            ByHand(
+                "embed_param { num_output: 2 input_dim: 3 }",
+                bottoms=([[2, 0], [0, 1]],),
+                tops=([[[5.5, 4], [1.5, 0]], [[1.5, 0], [3.5, 2]]],),
+                blobs=([[1, 2], [3, 4], [5, 6]], [0.5, -2]),
+            ),
+        ),
+    ),
     "EuclideanLoss": Row("", PAIR, OTHER_PAIR, loss=True),
     "Exp": Row("exp_param { base: 2 scale: 0.5 shift: 0.3 }"),
     "Flatten": Row("flatten_param { axis: 2 end_axis: 3 }"),
