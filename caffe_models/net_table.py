@@ -30,9 +30,7 @@ def inspect_net(path: str | os.PathLike[str], phase: str = "TEST") -> list[Layer
     net = Net.from_prototxt(path, phase)
     rows = []
     for layer, before in zip(net.layers, net.shapes_before, strict=True):
-        shapes = (
-            [net.inputs[top] for top in layer.spec.tops] if layer.spec.type == "Input" else layer.top_shapes(before)
-        )
+        shapes = [net.inputs[top] for top in layer.spec.tops] if layer.is_input else layer.top_shapes(before)
         weight = math.prod(layer.blobs[0].shape) if layer.blobs else 0
         # each weight of a convolution works once for each output voxel, of a deconvolution for each input voxel
         places = {
