@@ -41,8 +41,8 @@ MOST_AXES, MOST_IN_AXIS = 32, (1 << 31) - 1
 """Caffe's own limits of a blob."""
 
 MOST_VALUES = 1 << 40
-"""Most values in a blob, 4 TB: no net means more. Caffe stops at 2 ** 31 - 1, which an honest net that is looked at for a
-large input may pass; what can be run is a matter of memory."""
+"""Most values in a blob, 4 TB: no net means more. Caffe stops at 2 ** 31 - 1, which an honest net may pass when it is
+looked at for a large input; what can be run is a matter of memory."""
 
 FLOAT, INT64 = 1, 7
 """ONNX's numbers of the element types float32 and int64, for Cast."""
@@ -280,7 +280,7 @@ def create(spec: LayerSpec) -> Layer:
     """
     known = layer_types()
     if spec.type not in known:
-        near = difflib.get_close_matches(spec.type, known, n=1, cutoff=0.7)
+        near = difflib.get_close_matches(spec.type[:60], known, n=1, cutoff=0.7)
         hint = f", did you mean {near[0]}?" if near else ""
         where = f'{spec.source}:{spec.line}: layer "{spec.name}"'
         raise PrototxtError(f'{where}: unknown type "{spec.type}"{hint} (known: {", ".join(known)})')

@@ -11,7 +11,7 @@ import numpy as np
 
 from caffe_models import blob_graph, fillers, loading
 from caffe_models.binary_files import MAX_BYTES
-from caffe_models.errors import NetError
+from caffe_models.errors import NetError, PrototxtError
 from caffe_models.fillers import UnfilledBlob
 from caffe_models.free_memory import format_memory, free_memory
 from caffe_models.layer import Layer, LayerSpec, Shape, create
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from caffe_models.weights import Weights
 
+
+MOST_LAYERS = 5000
+"""Most layers of a net; the deepest that were published have about 3000."""
 
 MOST_WEIGHTS = MAX_BYTES // 4
 """Most weights of a net: as many as a .caffemodel, which protobuf limits to 2 GiB, can hold."""
@@ -47,9 +50,12 @@ class Net:
         """Create the layers, check the wiring and infer all shapes.
 
         Raises:
-            PrototxtError: unknown layer type, bottoms nobody makes, blobs made twice, shapes that do not fit.
+            PrototxtError: more than `MOST_LAYERS` layers, or than `MOST_WEIGHTS` weights; unknown layer type, bottoms
+                nobody makes, blobs made twice, shapes that do not fit.
         """
         self.name = name
+        if len(specs) > MOST_LAYERS:
+            raise PrototxtError(f"{specs[0].source}: has {len(specs)} layers; allowed: {MOST_LAYERS}")
         self.layers: list[Layer] = [create(spec) for spec in specs]
         self.graph = blob_graph.read(self.layers)
         self.outputs: tuple[str, ...] = self.graph.outputs

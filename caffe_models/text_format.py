@@ -11,14 +11,14 @@ from typing import Any
 from caffe_models.dialects import candidates
 from caffe_models.errors import PrototxtError
 from caffe_models.message import Message, checked
-from caffe_models.schema import FieldSpec, MessageSpec, message_spec
+from caffe_models.schema import DIALECTS, FieldSpec, MessageSpec, message_names, message_spec
 from caffe_models.text_tokens import END, NAME, NUMBER, SIGN, TEXT, Token, tokenize, unquoted
 from caffe_models.text_writer import write_text
 
 __all__ = ["MAX_BYTES", "parse_text", "read_text", "write_text"]
 
-MAX_BYTES = 16 << 20
-"""Longest prototxt; one of 1000 layers has about half a megabyte."""
+MAX_BYTES = 4 << 20
+"""Longest prototxt; one of 1000 layers has about 200 KB."""
 
 _MAX_DIGITS = 40
 _CLOSING = {"{": "}", "<": ">"}
@@ -59,19 +59,19 @@ def parse_text(text: str, message: str = "NetParameter", dialect: str | None = N
         PrototxtError: not such a message; names source and line. Of several dialects tried, the error of the one that
             read furthest.
     """
-    if dialect is None:
-        dialects = candidates(token.text for token in tokenize(text, source) if token.kind == NAME)
-    else:
-        dialects = (dialect,)
+    tokens = tokenize(text, source)
+    dialects = (dialect,) if dialect else candidates(token.text for token in tokens if token.kind == NAME)
     best: tuple[int, PrototxtError] | None = None
     for one in dialects:
-        reader = _Reader(text, source)
+        reader = _Reader(tokens, source)
         result = Message(message_spec(message, one), source, 1)
         try:
             reader.fields(result, None)
         except PrototxtError as error:
             if best is None or reader.taken > best[0]:
                 best = (reader.taken, error)
+            if not reader.differs():
+                break
         else:
             return result
     if best is None:
@@ -82,10 +82,21 @@ def parse_text(text: str, message: str = "NetParameter", dialect: str | None = N
 class _Reader:
     """Goes through the tokens once; `next` is the one ahead, `taken` how many are behind."""
 
-    def __init__(self, text: str, source: str) -> None:
-        self.tokens, self.source, self.taken = tokenize(text, source), source, 0
-        self.next = next(self.tokens)
+    def __init__(self, tokens: list[Token], source: str) -> None:
+        self.tokens, self.source, self.taken = tokens, source, 0
+        self.next = tokens[0]
         self.open: list[tuple[MessageSpec, Token]] = []  # the messages around, each with the brace opened inside it
+        self.last: tuple[str, str] = ("", "")  # the message and field being read
+
+    def differs(self) -> bool:
+        """Whether the field being read is not the same in all dialects: another one may get further."""
+        message, name = self.last
+        found = [
+            message_spec(message, one).by_name.get(name)
+            for one in DIALECTS
+            if message and message in message_names(one)
+        ]
+        return any(field != found[0] for field in found)
 
     def fields(self, message: Message, opened: Token | None) -> None:
         """Read fields into `message` up to the brace that closes `opened` (None: up to the end of the text)."""
@@ -116,6 +127,7 @@ class _Reader:
                 self.take()
 
     def field(self, message: Message, name: Token) -> None:
+        self.last = (message.spec.name, name.text)
         field = message.spec.by_name.get(name.text)
         if field is None:
             raise self.error(name, self.unknown(message, name.text))
@@ -160,7 +172,7 @@ class _Reader:
             value = checked(field, value)
         except ValueError as error:
             raise self.error(token, f"{message.spec.name}.{field.name}: {error}") from error
-        (message.add if field.repeated else message.set)(field.name, value, name.line)
+        message.put(field, value, name.line)
 
     def scalar(self, field: FieldSpec, token: Token) -> Any:
         if field.kind == "string":
@@ -201,16 +213,16 @@ class _Reader:
     def take(self) -> Token:
         token = self.next
         if token.kind != END:
-            self.next = next(self.tokens)
             self.taken += 1
+            self.next = self.tokens[self.taken]
         return token
 
     def accept(self, sign: str) -> bool:
         """Take the next token if it is `sign`."""
-        found = self.next.kind == SIGN and self.next.text == sign
-        if found:
-            self.take()
-        return found
+        if self.next.text != sign or self.next.kind != SIGN:
+            return False
+        self.take()
+        return True
 
     def unknown(self, message: Message, name: str) -> str:
         """What to say of a field the message does not have; one that a message around it has hints at a lost brace."""
