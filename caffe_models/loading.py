@@ -10,6 +10,7 @@ from caffe_models.errors import WeightsError
 from caffe_models.fillers import fill
 from caffe_models.folding import folded_layers, identity_blobs
 from caffe_models.layer import BlobSpec, Layer
+from caffe_models.weights_hdf5 import ABSENT
 
 if TYPE_CHECKING:
     from caffe_models.weights import Weights
@@ -57,16 +58,24 @@ def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]
 
 def load(layers: list[Layer], weights: "Weights", source: str) -> LoadReport:
     """Copy blobs by layer name, as Caffe's `Net::CopyTrainedLayersFrom`: layers the net lacks are ignored, layers the
-    file lacks keep their values, shapes must be equal; a legacy 4-D shape may have leading ones.
+    file lacks keep their values, shapes must be equal; a legacy 4-D shape may have leading ones. Blobs shared with an
+    earlier layer may be absent (HDF5 files hold each once).
 
     Raises:
         WeightsError: another number of blobs or another shape; nothing has been copied then.
     """
     plan: list[tuple[Any, npt.NDArray[np.float32]]] = []
+    owned: set[int] = set()  # blobs of the layers before
+    borrowers: set[str] = set()  # layers that have no blob of their own
     for layer in layers:
         found = weights.get(layer.spec.name)
+        shared = [id(blob) in owned for blob in layer.blobs]
+        owned.update(id(blob) for blob in layer.blobs)
+        if all(shared):
+            borrowers.add(layer.spec.name)
         if not layer.blobs or not found:
             continue
+        found = [*found, *[ABSENT for gone in shared[len(found) :] if gone]]
         where = f'{source}: layer "{layer.spec.name}"'
         if len(found) != len(layer.blobs):
             raise WeightsError(
@@ -74,6 +83,8 @@ def load(layers: list[Layer], weights: "Weights", source: str) -> LoadReport:
                 f"needs {len(layer.blobs)}: {layer.hint_for_blobs(len(found))}"
             )
         for index, (blob, array) in enumerate(zip(layer.blobs, found, strict=True)):
+            if array is ABSENT and shared[index]:
+                continue
             shape = tuple(blob.shape)
             legacy = (1,) * (4 - len(shape)) + shape
             if array.shape not in (shape, legacy):
@@ -90,7 +101,8 @@ def load(layers: list[Layer], weights: "Weights", source: str) -> LoadReport:
     gone = {layer.spec.name for layer in folded}
     names = {layer.spec.name for layer in layers}
     unused = tuple(name for name, blobs in weights.items() if blobs and name not in names)
-    missing = tuple(layer.spec.name for layer in layers if layer.blobs and not weights.get(layer.spec.name))
+    names_missing = (layer.spec.name for layer in layers if layer.blobs and not weights.get(layer.spec.name))
+    missing = tuple(name for name in names_missing if name not in borrowers)
     return LoadReport(
         unused, tuple(name for name in missing if name not in gone), tuple(layer.spec.name for layer in folded)
     )
