@@ -19,12 +19,7 @@ def load_net(net: str | Path, weights: str | Path) -> Net:
         PrototxtError, WeightsError: either file cannot be read, or they do not belong together.
     """
     loaded = Net.from_prototxt(net)
-    report = loaded.load(read_caffemodel(weights), str(weights))
-    if report.missing:
-        raise NetError(
-            f"{weights}: holds no weights for layer {', '.join(report.missing[:5])} of {net}; these are weights of "
-            "another net"
-        )
+    loaded.load(read_caffemodel(weights), str(weights), strict=True)  # a deploy net with random weights is a mistake
     return loaded
 
 
