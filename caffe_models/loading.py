@@ -11,6 +11,7 @@ from caffe_models.errors import WeightsError, warn
 from caffe_models.fillers import UnfilledBlob
 from caffe_models.folding import folded_layers, identity_blobs
 from caffe_models.layer import BlobSpec, Layer
+from caffe_models.weights_hdf5 import ABSENT
 
 if TYPE_CHECKING:
     from caffe_models.weights import Weights
@@ -61,7 +62,8 @@ def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]
 
 def load(layers: list[Layer], weights: "Weights", source: str, strict: bool = False) -> LoadReport:
     """Copy blobs by layer name, as Caffe's `Net::CopyTrainedLayersFrom`: layers the net lacks are ignored, layers the
-    file lacks keep their values, shapes must be equal; a legacy 4-D shape may have leading ones.
+    file lacks keep their values, shapes must be equal; a legacy 4-D shape may have leading ones. Blobs shared with an
+    earlier layer may be absent (HDF5 files hold each once).
 
     Both are warned about; `strict` refuses layers that the file lacks.
 
@@ -71,10 +73,17 @@ def load(layers: list[Layer], weights: "Weights", source: str, strict: bool = Fa
     """
     plan: list[tuple[Any, npt.NDArray[np.float32]]] = []
     with_blobs = {layer.spec.name for layer in layers if layer.blob_shapes}
+    owned: set[int] = set()  # blobs of the layers before
+    borrowers: set[str] = set()  # layers that have no blob of their own
     for layer in layers:
         found, held = weights.get(layer.spec.name), layer.held_blobs
+        shared = [id(blob) in owned for blob in held]
+        owned.update(id(blob) for blob in held)
+        if held and all(shared):
+            borrowers.add(layer.spec.name)
         if not found or (not held and layer.spec.name in with_blobs):
             continue
+        found = [*found, *[ABSENT for gone in shared[len(found) :] if gone]]
         where = f'{source}: layer "{layer.spec.name}"'
         if len(found) != len(held):
             raise WeightsError(
@@ -82,6 +91,8 @@ def load(layers: list[Layer], weights: "Weights", source: str, strict: bool = Fa
                 f"needs {len(held)}: {layer.hint_for_blobs(len(found))}"
             )
         for index, (blob, array) in enumerate(zip(held, found, strict=True)):
+            if array is ABSENT and shared[index]:
+                continue
             shape = tuple(blob.shape)
             legacy = (1,) * (4 - len(shape)) + shape
             if array.shape not in (shape, legacy):
@@ -95,6 +106,7 @@ def load(layers: list[Layer], weights: "Weights", source: str, strict: bool = Fa
         plan.extend(zip(layer.held_blobs, identity_blobs(layer), strict=True))
     gone, names = {layer.spec.name for layer in folded}, {layer.spec.name for layer in layers}
     lacking = [layer for layer in layers if layer.blob_shapes and not weights.get(layer.spec.name)]
+    lacking = [layer for layer in lacking if layer.spec.name not in borrowers]
     report = LoadReport(
         unused=tuple(name for name, blobs in weights.items() if blobs and name not in names),
         missing=tuple(layer.spec.name for layer in lacking if layer.spec.name not in gone),

@@ -23,12 +23,14 @@ class Message:
     `source` is a file's name or "<text>"; `line` is 1 for the first line of a text and 0 for binary or built messages.
     """
 
-    __slots__ = ("_lines", "_values", "line", "source", "spec")
+    __slots__ = ("_lines", "_values", "dialect_reason", "line", "source", "spec")
 
     def __init__(self, spec: MessageSpec, source: str = "<built>", line: int = 0) -> None:
         self.spec = spec
         self.source = source
         self.line = line
+        self.dialect_reason = ""
+        """Of a whole text: why it was read in the dialect of `spec`."""
         self._values: dict[str, Any] = {}
         self._lines: dict[str, list[int]] = {}
 

@@ -18,6 +18,7 @@ from caffe_models.layer import Layer, LayerSpec, Shape, create
 from caffe_models.layer_specs import NetState, read_layer_specs
 from caffe_models.loading import LoadReport
 from caffe_models.message import Message
+from caffe_models.schema import DEFAULT_DIALECT
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,8 @@ class Net:
         self.name = name
         if len(specs) > MOST_LAYERS:
             raise PrototxtError(f"{specs[0].source}: has {len(specs)} layers; allowed: {MOST_LAYERS}")
+        self.dialect, self.dialect_reason = specs[0].dialect if specs else DEFAULT_DIALECT, ""
+        """Of the text the net was made from, and why it was taken for that."""
         self.layers: list[Layer] = [create(spec) for spec in specs]
         self.graph = blob_graph.read(self.layers)
         self.outputs: tuple[str, ...] = self.graph.outputs
@@ -104,7 +107,9 @@ class Net:
         merged = NetState(phase, level or int(state.get("level")), {*stages, *state.get("stage")})
         specs = read_layer_specs(message, merged, dialect or message.spec.dialect)
         name = str(message.get("name")) or Path(message.source).stem
-        return Net(name, specs, input_shapes)
+        net = Net(name, specs, input_shapes)
+        net.dialect_reason = message.dialect_reason if dialect in (None, message.spec.dialect) else "as told"
+        return net
 
     def _declared_inputs(self, given: Mapping[str, Shape]) -> dict[str, Shape]:
         declared: dict[str, Shape] = {}

@@ -29,7 +29,7 @@ ON_PURPOSE = {
 """Where we differ from what that Caffe did, and why."""
 
 REFUSED: dict[str, str] = {
-    "unknown_layer_type": r'^x.prototxt:5: layer "c": unknown type "Convolution3D", .*\(known: AbsVal, Acc',
+    "unknown_layer_type": r'^x.prototxt:5: layer "c" \(Convolution3D\): a type of another fork .*write type: "Convolution"',
     "unknown_field_in_param": r'^x.prototxt:10: message ConvolutionParameter has no field "kernel_d" .*allowed: num_',
     "unknown_field_in_layer": r'^x.prototxt:10: message LayerParameter has no field "foo_param"',
     "wrong_value_type": r'^x.prototxt:10: kernel_size takes a whole number, found "three"',
@@ -148,7 +148,9 @@ def test_as_real_caffe(name: str, dialect: str, tmp_path: Path, monkeypatch: pyt
     case = cases()[name]
     build = case["builds"][dialect]
     monkeypatch.chdir(tmp_path)
-    message, outputs, first = "", {}, {}
+    message = ""
+    outputs: dict[str, list[int]] = {}
+    first: dict[str, float] = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CaffeWarning)
         try:
@@ -173,6 +175,14 @@ def test_as_real_caffe(name: str, dialect: str, tmp_path: Path, monkeypatch: pyt
         assert re.search(WARNED[name], "\n".join(said)), said
     else:
         assert said == []
+
+
+def test_an_unknown_type_lists_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "x.prototxt").write_text('\nlayer { name: "c" type: "Convolutoin" bottom: "data" top: "c" }')
+    with pytest.raises(
+        Rpn3dError, match=r':2: layer "c": unknown type "Convolutoin", .* Convolution\? \(known: AbsVal,'
+    ):
+        Net.from_prototxt(tmp_path / "x.prototxt")
 
 
 def test_nothing_is_left_out() -> None:

@@ -1,7 +1,7 @@
 """Hostile files end soon, in little memory, in an error of ours; what is only large is read.
 
-Every file of `hostile_files` is read in a process of its own (`hostile_reader`), whose time and memory are measured. One
-second and 200 MB are meant; the bound here leaves room for a slow machine. `pytest -s` prints what was measured.
+Every file of `hostile_files` is read in a process of its own (`hostile_reader`), whose time and memory are measured.
+One second and 200 MB are meant; the bound here leaves room for a slow machine. `pytest -s` prints what was measured.
 """
 
 import json
