@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from caffe_models.binary_files import recognised
 from caffe_models.dialects import detect_in, told
 from caffe_models.errors import PrototxtError
 from caffe_models.message import Message, checked
@@ -36,12 +37,17 @@ def read_text(path: str | os.PathLike[str], message: str = "NetParameter", diale
     """
     source = os.fspath(path)
     try:
-        if Path(path).is_file() and (size := Path(path).stat().st_size) > MAX_BYTES:
-            raise PrototxtError(f"{source}: has {size} bytes, a prototxt at most {MAX_BYTES}; is this a .caffemodel?")
-        content = Path(path).read_bytes()
+        with Path(path).open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
     except OSError as error:
         reason = "is a folder; name the prototxt in it" if Path(path).is_dir() else error.strerror or str(error)
         raise PrototxtError(f"{source}: cannot be read: {reason}") from error
+    if what := recognised(content):
+        raise PrototxtError(f"{source}: not a prototxt: it is {what}")
+    if len(content) > MAX_BYTES:
+        raise PrototxtError(f"{source}: has more than {MAX_BYTES} bytes, no prototxt has; is this a .caffemodel?")
+    if not content.strip():
+        raise PrototxtError(f"{source}: is empty; a prototxt is needed")
     try:
         if b"\0" in content:
             raise ValueError("has a zero byte")
@@ -235,7 +241,12 @@ class _Reader:
                     f'message {message.spec.name} has no field "{name}", but {outer.name} has: is the '
                     f'"{_CLOSING[brace.text]}" missing that closes line {brace.line}?'
                 )
-        return message.spec.no_field(name)
+        text = message.spec.no_field(name)
+        for one, other in (("NetParameter", "SolverParameter"), ("SolverParameter", "NetParameter")):
+            if message.spec.name == one and name in message_spec(other, message.spec.dialect).by_name:
+                what = {"NetParameter": "the net", "SolverParameter": "the solver"}
+                return f"this looks like {what[other]}'s text, {what[one]}'s is needed here: {text}"
+        return text
 
     def wrong(self, field: FieldSpec, token: Token, wanted: str, sign: str = "") -> PrototxtError:
         return self.error(token, f"{field.name} takes {wanted}, found {sign}{token.shown()}")

@@ -18,7 +18,7 @@ from typing import Any
 
 import train.python_layers  # noqa: F401
 from caffe_models.errors import Rpn3dError
-from caffe_models.net_table import inspect_net, table
+from caffe_models.net import Net
 from caffe_models.solver_settings import read_net, read_settings
 from caffe_models.text_format import read_text
 from caffe_models.weights import read_caffemodel, read_solverstate
@@ -32,7 +32,8 @@ def peak() -> int:
 
 def read_as(path: Path, reader: str) -> None:
     if reader in ("net", "train"):
-        table(inspect_net(path, "TRAIN" if reader == "train" else "TEST"))
+        net = Net.from_prototxt(path, "TRAIN" if reader == "train" else "TEST")
+        assert len(net.shapes_before) == len(net.layers)
     elif reader == "solver":
         message = read_text(path, "SolverParameter")
         read_settings(message)
