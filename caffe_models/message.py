@@ -23,12 +23,14 @@ class Message:
     `source` is a file's name or "<text>"; `line` is 1 for the first line of a text and 0 for binary or built messages.
     """
 
-    __slots__ = ("_lines", "_values", "line", "source", "spec")
+    __slots__ = ("_lines", "_values", "dialect_reason", "line", "source", "spec")
 
     def __init__(self, spec: MessageSpec, source: str = "<built>", line: int = 0) -> None:
         self.spec = spec
         self.source = source
         self.line = line
+        self.dialect_reason = ""
+        """Of a whole text: why it was read in the dialect of `spec`."""
         self._values: dict[str, Any] = {}
         self._lines: dict[str, list[int]] = {}
 
@@ -107,6 +109,17 @@ class Message:
         values.append(self._checked(field, value))
         if line:
             self._lines.setdefault(name, []).append(line)
+
+    def put(self, field: FieldSpec, value: Any, line: int = 0) -> None:
+        """As `set` or `add`, with the field at hand and a value that is in the form of `checked`: for the readers."""
+        if not field.repeated:
+            self._values[field.name] = value
+            if line:
+                self._lines[field.name] = [line]
+            return
+        self._values.setdefault(field.name, []).append(value)
+        if line:
+            self._lines.setdefault(field.name, []).append(line)
 
     def clear(self, name: str) -> None:
         """Unset a field."""
@@ -209,7 +222,7 @@ def checked(field: FieldSpec, value: Any) -> Any:
 
 def shortest(value: float) -> float:
     """The shortest decimal that rounds to the same float32; beyond its range infinity, as protobuf does."""
-    if not math.isfinite(value):
+    if not math.isfinite(value) or (value.is_integer() and abs(value) < 1 << 24):  # whole ones, quickly
         return value
     with np.errstate(over="ignore"):
         return float(str(np.float32(value)))

@@ -31,7 +31,7 @@ def inspect_net(path: str | os.PathLike[str], phase: str = "TEST") -> list[Layer
     rows = []
     for layer, before in zip(net.layers, net.shapes_before, strict=True):
         shapes = [net.inputs[top] for top in layer.spec.tops] if layer.is_input else layer.top_shapes(before)
-        weight = math.prod(layer.blobs[0].shape) if layer.blobs else 0
+        weight = math.prod(layer.blob_shapes[0]) if layer.blob_shapes else 0
         # each weight of a convolution works once for each output voxel, of a deconvolution for each input voxel
         places = {
             "Convolution": [shapes[0][0], *shapes[0][2:]] if shapes else [],
@@ -45,7 +45,7 @@ def inspect_net(path: str | os.PathLike[str], phase: str = "TEST") -> list[Layer
                 layer.spec.bottoms,
                 layer.spec.tops,
                 tuple(shapes),
-                sum(math.prod(blob.shape) for blob in layer.blobs),
+                sum(math.prod(shape) for shape in layer.blob_shapes),
                 weight * math.prod(places) if places else 0,
             )
         )

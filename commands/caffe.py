@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Json, show
+from commands.options import DialectOption, Json, known_dialect, show
 
 app = typer.Typer(help="Run, train and look into any Caffe net.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,11 +21,13 @@ def caffe_run(
     outputs: Annotated[Path, typer.Option(help=".npz to write, one array for each output blob.")],
     engine: Annotated[str, typer.Option(help="torch, onnxruntime or openvino.")] = "torch",
     blobs: Annotated[str, typer.Option(help="Further blobs to write, A,B (torch only).")] = "",
+    dialect: DialectOption = None,
 ) -> None:
     """Run any Caffe net on arrays, in one of three engines."""
     from convert.command import run_caffe_net
 
-    run_caffe_net(net, weights, inputs, outputs, engine, [name for name in blobs.split(",") if name])
+    wanted = [name for name in blobs.split(",") if name]
+    run_caffe_net(net, weights, inputs, outputs, engine, wanted, known_dialect(dialect))
 
 
 @app.command(name="train", epilog="Example: rpn3d caffe train solver.prototxt --feed inputs.npz --log log.jsonl")
@@ -35,11 +37,12 @@ def caffe_train(
     log: Annotated[Path, typer.Option(help="Where a JSON object goes for each iteration.")],
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
     snapshot: Annotated[Path | None, typer.Option(help="Go on from this .solverstate.")] = None,
+    dialect: DialectOption = None,
 ) -> None:
     """Train any Caffe net on arrays, as its solver says."""
     from train.caffe_train import train_on_arrays
 
-    train_on_arrays(solver, feed, log, weights, snapshot)
+    train_on_arrays(solver, feed, log, weights, snapshot, known_dialect(dialect))
 
 
 @app.command(name="inspect", epilog="Example: rpn3d caffe inspect deploy.prototxt")

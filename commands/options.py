@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from caffe_models.errors import Rpn3dError
+from caffe_models.schema import DIALECTS
+
 ROOT = Path(__file__).resolve().parent.parent
 NET = ROOT / "prototxt" / "rpn3d" / "deploy.prototxt"
 WEIGHTS = ROOT / "caffe_models" / "rpn3d.caffemodel"
@@ -21,6 +24,14 @@ ModelOption = Annotated[
     Path | None,
     typer.Option(help="Folder of built models, .xml, .onnx or .caffemodel; default: ours."),
 ]
+DialectOption = Annotated[str | None, typer.Option("--dialect", help="bvlc, intel or extended; default: detected.")]
+
+
+def known_dialect(dialect: str | None) -> str | None:
+    """What was given as --dialect. Raises Rpn3dError if it is none of the three."""
+    if dialect not in (None, *DIALECTS):
+        raise Rpn3dError(f'--dialect "{dialect}" is not known; allowed: {", ".join(DIALECTS)}')
+    return dialect
 
 
 def say(text: str, quiet: bool = False) -> None:
