@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caffe_models.atomic import replacing
+from caffe_models.binary_topology import read_topology
 from caffe_models.errors import CaffeWarning, NetError, PrototxtError, Rpn3dError
 from caffe_models.folding import identity_blobs
 from caffe_models.legacy import is_legacy, modern_net
@@ -139,6 +140,7 @@ def translate_files(
     """`translate` from files to files.
 
     Args:
+        net_path: a prototxt; or a .caffemodel alone, which holds the net it was saved from (`binary_topology`).
         out: X.prototxt, or a folder that gets files of the same names.
         weights_out: None: beside the text, named as it (X.caffemodel), or in the folder as the weights were.
         dialect: of the net; None: found out from its text.
@@ -146,9 +148,12 @@ def translate_files(
     Raises:
         As `translate` and the readers of both files; NetError: a result would replace what is read.
     """
-    net = read_text(net_path, "NetParameter", dialect)
     _check(target, batch_norm)
-    text_out = out if out.suffix == ".prototxt" else out / net_path.name
+    if net_path.suffix == ".caffemodel":
+        net, weights_path = read_topology(net_path, dialect), weights_path or net_path
+    else:
+        net = read_text(net_path, "NetParameter", dialect)
+    text_out = out if out.suffix == ".prototxt" else out / net_path.with_suffix(".prototxt").name
     if weights_out is not None and weights_path is None:
         raise NetError(f"{weights_out}: no weights given to write there; name them after the prototxt")
     if weights_path is not None and weights_out is None:
