@@ -103,6 +103,21 @@ def is_legacy(net: Message) -> bool:
     return net.has("layers") or net.has("input")
 
 
+def modern_net(net: Message) -> Message:
+    """A NetParameter as a new one of the same dialect, with `layer` entries only; may share parts with `net`.
+
+    Raises:
+        PrototxtError: as `modern_layers`.
+    """
+    made = Message(net.spec, net.source, net.line)
+    made.dialect_reason = net.dialect_reason
+    for name in net.names():
+        if name not in ("layer", "layers", "input", "input_shape", "input_dim"):
+            made.set(name, net.get(name), net.line_of(name))
+    made.set("layer", modern_layers(net))
+    return made
+
+
 def modern_layers(net: Message) -> list[Message]:
     """All layers of a NetParameter as LayerParameters of its dialect, an Input layer for `input` fields in front.
 

@@ -139,6 +139,18 @@ class Message:
             self.set(name, made, line)
         return made
 
+    def copy(self) -> "Message":
+        """An independent message with the same values, file and lines; arrays are shared."""
+        made = Message(self.spec, self.source, self.line)
+        made.dialect_reason = self.dialect_reason
+        made._lines = {name: list(lines) for name, lines in self._lines.items()}
+        for name, value in self._values.items():
+            if isinstance(value, list):
+                made._values[name] = [one.copy() if isinstance(one, Message) else one for one in value]
+            else:
+                made._values[name] = value.copy() if isinstance(value, Message) else value
+        return made
+
     def equals(self, other: "Message") -> bool:
         """Whether the same fields are set to the same values; files and lines do not count."""
         if self.spec.name != other.spec.name or self.names() != other.names():

@@ -106,7 +106,8 @@ def write_caffemodel(
     Args:
         weights: layer name -> blobs; written as float32, in this order.
         net_name: the net's `name`.
-        layer_types: layer name -> type; only the layers of `weights` are written.
+        layer_types: layer name -> type; only the layers of `weights` are written (all, where none has weights: a file
+            without layers is no caffemodel).
 
     Raises:
         WeightsError: more than protobuf's 2 GiB; in HDF5, a layer with "/" in its name.
@@ -117,7 +118,7 @@ def write_caffemodel(
         return
     net = _new("NetParameter")
     net.set("name", net_name)
-    for name, blobs in weights.items():
+    for name, blobs in (weights or dict.fromkeys(layer_types, ())).items():
         layer = net.new("layer")
         layer.set("name", name)
         if name in layer_types:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import DialectOption, Json, known_dialect, show
+from commands.options import DialectOption, Json, Quiet, known_dialect, show
 
 app = typer.Typer(help="Run, train and look into any Caffe net.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -57,3 +57,37 @@ def caffe_inspect(
 
     rows = inspect_net(net, phase)
     show(table(rows), [asdict(row) for row in rows], as_json)
+
+
+@app.command(
+    name="translate",
+    epilog="Example: rpn3d caffe translate old.prototxt old.caffemodel --to extended -o translated/",
+)
+def caffe_translate(
+    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net; or a .caffemodel alone, which holds one.")],
+    weights: Annotated[Path | None, typer.Argument(metavar="[CAFFEMODEL]", help="Its weights.")] = None,
+    *,
+    to: Annotated[str, typer.Option("--to", help="bvlc, intel or extended.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="X.prototxt, or a folder.")],
+    weights_out: Annotated[
+        Path | None, typer.Option(help="Where the weights go (.h5: HDF5); default: beside the text.")
+    ] = None,
+    batch_norm: Annotated[
+        str,
+        typer.Option(
+            help="keep; split: gamma and beta as a Scale layer (bvlc: always); merge: Scale into BatchNorm (MKL2017)."
+        ),
+    ] = "keep",
+    dialect: DialectOption = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write a net and its weights in another dialect of Caffe, with the same outputs.
+
+    Old forms (V0, V1, input fields) come out in today's. Comments are lost.
+    """
+    import train.python_layers  # noqa: F401  so that our own train nets can be read
+    from caffe_models.translate import translate_files
+
+    done = translate_files(net, to, out, weights, weights_out, known_dialect(dialect), batch_norm)
+    show("\n".join(done.lines()), done.as_json(), as_json, quiet)
