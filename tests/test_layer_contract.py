@@ -67,7 +67,20 @@ class ByHand:
 PAIR, OTHER_PAIR = (CUBE, CUBE), (OTHER_CUBE, OTHER_CUBE)
 ROWS: dict[str, Row] = {
     "AbsVal": Row(),
-    "Accuracy": Row("accuracy_param { top_k: 2 }", (CUBE, (2, 1, 5, 6, 7)), (OTHER_CUBE, (2, 1, 6, 4, 9)), labels=3),
+    "Accuracy": Row(
+        "accuracy_param { top_k: 2 ignore_label: 1 }",
+        (CUBE, (2, 1, 5, 6, 7)),
+        (OTHER_CUBE, (2, 1, 6, 4, 9)),
+        tops=2,
+        labels=3,
+        by_hand=(
+            ByHand(  # right, wrong, right, ignored; no place of class 2
+                "accuracy_param { ignore_label: 3 }",
+                ([[9, 1, 0, 0], [9, 1, 0, 0], [0, 5, 0, 1], [0, 1, 0, 2]], [0, 1, 1, 3]),
+                (2 / 3, [1, 0.5, 0, 0]),
+            ),
+        ),
+    ),
     "ArgMax": Row("argmax_param { axis: 1 top_k: 2 }"),
     "BNLL": Row(),
     "BatchNorm": Row('engine: "MKL2017" batch_norm_param { eps: 0.001 }', weights={2: 3.439}),

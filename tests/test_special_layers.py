@@ -139,3 +139,53 @@ def test_bins_of_regions_are_the_same_in_every_engine(dialect: str, bins: int) -
     np.testing.assert_array_equal(openvino_core()(model, feed)["r"], found)
     if bins == 7:
         assert found[56, 0, 0].tolist() == [11, 19, 27, 35, 43, 51, 60 if dialect == "extended" else 59]
+
+
+CUBE = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 5 dim: 5 dim: 5 } } }\n'
+PLANE = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 5 dim: 5 } } }\n'
+REFUSED = [
+    ("bvlc", CUBE, "Pooling", "pooling_param { kernel_size: 2 }", "allowed: 4 axes in the bvlc dialect"),
+    ("intel", CUBE, "Pooling", "pooling_param { kernel_size: 2 }", "5 axes need kernel_size_3d"),
+    ("extended", CUBE, "Pooling", "pooling_param { kernel_size: 1 stride: 5 }", "last window lies outside the bottom"),
+    (
+        "intel",
+        CUBE,
+        "Pooling",
+        "pooling_param { kernel_size_3d: 1 stride_3d: 5 }",
+        "last window lies outside the bottom",
+    ),
+    ("extended", CUBE, "Pooling", "pooling_param { kernel_size: 2 axis: 2 }", "axis 2; the channel axis must be 1"),
+    ("extended", CUBE, "Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 }", "pool STOCHASTIC needs 4 axes"),
+    ("bvlc", PLANE, "Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }", "STOCHASTIC takes no pad"),
+    (
+        "intel",
+        PLANE,
+        "Convolution",
+        "convolution_param { num_output: 2 kernel_size: 1 relu: true }",
+        "put a ReLU layer",
+    ),
+    ("intel", PLANE, "BatchNorm", "batch_norm_param { relu: true }", "put a ReLU layer behind"),
+    ("bvlc", CUBE, "LRN", "", "allowed: 4 axes"),
+    ("bvlc", PLANE, "SPP", "spp_param { pyramid_height: 4 }", "too small for 4 bins a side"),
+]
+"""What one Caffe stops at, or would compute as something else than the text says."""
+
+
+@pytest.mark.parametrize(("dialect", "data", "kind", "more", "message"), REFUSED)
+def test_what_a_dialect_does_not_allow(dialect: str, data: str, kind: str, more: str, message: str) -> None:
+    with pytest.raises(PrototxtError, match=rf'^net.prototxt:\d+: layer "it" \({kind}\): .*{message}'):
+        net_of(data + one_layer("it", kind, "data", more), dialect=dialect)
+
+
+@pytest.mark.parametrize("dialect", ["bvlc", "extended", "intel"])
+def test_a_plane_window_that_sees_nothing_is_the_lowest_number(dialect: str) -> None:
+    """Six values, windows of two every seven: the second begins behind the last value."""
+    data = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 1 dim: 6 } } }\n'
+    more = "pooling_param { kernel_h: 1 kernel_w: 2 stride_h: 1 stride_w: 7 }"
+    net = net_of(data + one_layer("p", "Pooling", "data", more), dialect=dialect)
+    model = net_to_onnx(net).SerializeToString()
+    feed = {"data": np.arange(6, dtype=np.float32).reshape(1, 1, 1, 6)}
+    found = net.to_torch().forward({"data": torch.from_numpy(feed["data"])})["p"].numpy()
+    np.testing.assert_array_equal(found.ravel(), [1, np.finfo(np.float32).min])
+    np.testing.assert_array_equal(session_of(model).run(["p"], feed)[0], found)
+    np.testing.assert_array_equal(openvino_core()(model, feed)["p"], found)

@@ -33,6 +33,11 @@ class BatchNormParams:
         engine = spec.engine or (str(message.get("engine")) if knows(message, "engine") else "")
         mkl = engine.upper().startswith("MKL")
         gamma = mkl and bool(message.get("use_weight_bias"))
+        if knows(message, "relu") and message.get("relu"):
+            raise spec.error(
+                "relu: true is what Intel Caffe writes when it fuses a ReLU in; remove it and put a ReLU layer behind",
+                message.line_of("relu"),
+            )
         given = message.has("use_global_stats") and not (mkl and spec.phase == "TEST")  # MKL: global in TEST, always
         return BatchNormParams(
             use_global_stats=bool(message.get("use_global_stats")) if given else spec.phase == "TEST",

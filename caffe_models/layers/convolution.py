@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caffe_models.fillers import FillerSpec
-from caffe_models.layer import BlobSpec, Layer, LayerSpec, OnnxGraph, Shape, canonical_axis, register
+from caffe_models.layer import BlobSpec, Layer, LayerSpec, OnnxGraph, Shape, canonical_axis, knows, register
 from caffe_models.nd import convolved, per_axis, read_axes
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class ConvolutionParams:
                 raise spec.error(f"{field} {getattr(params, field)} must be 1 or more", message.line)
         if not params.kernel:
             raise spec.error("kernel_size is missing; give it once, or once for each spatial axis", message.line)
+        if knows(message, "relu") and message.get("relu"):
+            raise spec.error(
+                "relu: true is what Intel Caffe writes when it fuses a ReLU in; remove it and put a ReLU layer behind",
+                message.line_of("relu"),
+            )
         if params.num_output < 1 or params.group < 1 or params.num_output % params.group:
             raise spec.error(f"num_output {params.num_output} must be a positive multiple of group {params.group}")
         return params

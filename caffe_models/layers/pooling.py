@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffe_models.layer import Layer, LayerSpec, OnnxGraph, Shape, int64, knows, register
+from caffe_models.layer import Layer, LayerSpec, OnnxGraph, Shape, canonical_axis, int64, knows, register
 from caffe_models.nd import per_axis, pooled, read_axes, values
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Pooling(Layer):
 
     fresh_tops = True
     spatial_axes = (2, 3)
-    note = "bvlc: 2-D only"
+    note = "bvlc: 2-D only; no second top (the mask)"
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
@@ -95,6 +95,8 @@ class Pooling(Layer):
             allowed = "4 axes in the bvlc dialect" if self.spec.dialect == "bvlc" else "4 or 5 axes"
             raise self.spec.error(f"bottom has shape {shape}; allowed: {allowed}")
         message = self.spec.param("pooling_param")
+        if knows(message, "axis") and canonical_axis(int(message.get("axis")), len(shape), self.spec) != 1:
+            raise self.spec.error(f"axis {message.get('axis')}; the channel axis must be 1", message.line_of("axis"))
         if self.params.stochastic and axes != 2:
             raise self.spec.error(f"bottom has shape {shape}; pool STOCHASTIC needs 4 axes", message.line)
         if self.params.whole:
