@@ -69,7 +69,7 @@ def least_memory(layers: list[Layer], graph: BlobGraph, shapes: Mapping[str, Sha
     now = most = 0
     where: Layer | None = None
     for layer, ends in zip(layers, graph.last_used_by, strict=True):
-        for blob in layer.spec.tops if layer.fresh_tops or layer.spec.type == "Input" else ():
+        for blob in layer.spec.tops if layer.fresh_tops or layer.is_input else ():
             now -= held.get(blob, 0)
             held[blob] = 4 * math.prod(shapes[blob])
             now += held[blob]

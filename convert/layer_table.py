@@ -58,7 +58,8 @@ def table(counts: Counts) -> str:
 def _row(name: str, cls: type[Layer], cases: tuple[int, ...]) -> str:
     known = [_knows(cls, dialect) for dialect in DIALECTS]
     engines = ["no", "no", "no"] if cls.refused else ["yes", *(["no", "no"] if cls.no_onnx else ["yes", "yes"])]
-    proof = " / ".join(map(str, cases)) if any(cases) else "by hand" if not cls.refused else "-"
+    computes = not cls.refused and cls.tops_allowed != (0, 0)
+    proof = " / ".join(map(str, cases)) if any(cases) else "by hand" if computes else "-"
     why = cls.refused or (f"PyTorch only: {cls.no_onnx}" if cls.no_onnx else "")
     remarks = "; ".join(text for text in (why, cls.note) if text)
     return f"| {' | '.join([name, *known, *engines, _axes(cls.spatial_axes), proof, remarks])} |\n"

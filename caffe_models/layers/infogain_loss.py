@@ -27,7 +27,10 @@ class InfogainLoss(Loss):
     bottoms_allowed = (2, 3)
     tops_allowed = (1, 2)
     dialects = ("bvlc", "extended")
-    note = "bvlc: softmax inside; extended: bottoms are probabilities. H as third bottom only"
+    note = (
+        "bvlc: softmax inside; extended: the first bottom holds probabilities; intel: refused, its formula is not known "
+        "here; the matrix as third bottom only"
+    )
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
