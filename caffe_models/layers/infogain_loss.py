@@ -28,8 +28,8 @@ class InfogainLoss(Loss):
     tops_allowed = (1, 2)
     dialects = ("bvlc", "extended")
     note = (
-        "bvlc: softmax inside; extended: the first bottom holds probabilities; intel: refused, its formula is not known "
-        "here; the matrix as third bottom only"
+        "bvlc: softmax inside; extended: the first bottom holds probabilities; intel: refused, its formula is not "
+        "known here; the matrix as third bottom only"
     )
 
     def __init__(self, spec: LayerSpec) -> None:
