@@ -28,14 +28,17 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
     cpus: Cpus = None,
-    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 (weights stay float32).")] = True,
+    bf16: Annotated[
+        bool | None,
+        typer.Option("--bf16/--no-bf16", help="Compute in bfloat16 (weights stay float32); default: where it is fast."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train the detector; a run that was stopped goes on from its last snapshot."""
     from runtime.budget import make_budget
     from train.dataset import load_folder
     from train.prepare import Sources, prepare_all
-    from train.run import RunSettings
+    from train.run import RunSettings, fast_bf16
     from train.run import train as run
 
     budget = make_budget(cpus=cpus)
@@ -58,6 +61,8 @@ def train(
         seed=seed,
     )
     prepared = prepare_all(sources, out / "prepared", lambda text: say(text, quiet))
-    settings = RunSettings(seed=seed, autocast=bf16, threads=budget.cpus, iterations=iterations)
+    settings = RunSettings(
+        seed=seed, autocast=fast_bf16() if bf16 is None else bf16, threads=budget.cpus, iterations=iterations
+    )
     done = run(solvers, load_folder(prepared), out, settings, lambda text: say(text, quiet), weights)
     show(str(done), None, False, quiet)

@@ -383,7 +383,9 @@ def test_channels_last_and_bfloat16_change_only_rounding() -> None:
         found = other.to_torch(channels_last=True).forward(feed, keep=["c", "b", "p"])
     for blob in ("c", "b", "p", "e"):
         assert found[blob].dtype == torch.bfloat16
-        assert found[blob].is_contiguous(memory_format=torch.channels_last_3d)
+        # without AVX-512 PyTorch's own bfloat16 convolution runs, which answers in the plain layout
+        if torch.cpu.get_capabilities().get("avx512_bw"):
+            assert found[blob].is_contiguous(memory_format=torch.channels_last_3d)
     assert float((found["e"] - wanted).detach().abs().max()) < 0.1
 
 

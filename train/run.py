@@ -43,6 +43,14 @@ class RunSettings:
     say_every: int = 20
 
 
+def fast_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; elsewhere it is emulated, many times slower than float32."""
+    import torch
+
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
 def newest(folder: Path, suffix: str) -> list[Path]:
     """Snapshots of a level by iteration, the newest first; `suffix` is .solverstate or .caffemodel."""
     found = folder.glob(f"*_iter_*{suffix}")
