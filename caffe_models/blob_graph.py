@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from caffe_models.errors import warn
 from caffe_models.layer import Layer, LayerSpec, Shape
 
+NOT_IN_PLACE = frozenset(
+    ("ArgMax", "Concat", "Crop", "Flatten", "InnerProduct", "LRN", "Permute", "Pooling", "Reshape", "Slice", "Tile")
+)
+"""Types whose top may not be their bottom. Caffe refuses Flatten and Reshape; with the others it overwrites what it
+still reads, and the numbers mean nothing. (Convolution and Deconvolution say so themselves.)"""
+
 
 @dataclass(frozen=True)
 class BlobGraph:
@@ -44,6 +50,8 @@ def read(layers: list[Layer]) -> BlobGraph:
             last_use[blob] = index
         for place, blob in enumerate(layer.spec.tops):
             in_place = place < len(layer.spec.bottoms) and layer.spec.bottoms[place] == blob
+            if in_place and layer.spec.type in NOT_IN_PLACE:
+                raise layer.spec.error(f'top "{blob}" is its bottom: cannot work in place; give the top another name')
             if blob in made_by and not in_place:
                 other = layers[made_by[blob]].spec
                 raise layer.spec.error(

@@ -157,6 +157,11 @@ class Layer(ABC):
         self.may_overwrite = False  # set by Net for each run: forward may put its result into its first bottom's memory
         self._check_count("bottom", len(spec.bottoms), self.bottoms_allowed)
         self._check_count("top", len(spec.tops), self.tops_allowed)
+        flags = spec.message.get("propagate_down")
+        if flags and len(flags) != len(spec.bottoms):
+            raise spec.error(
+                f"{len(flags)} propagate_down for {len(spec.bottoms)} bottoms; give one per bottom or none"
+            )
         if spec.loss_weights and len(spec.loss_weights) != len(spec.tops):
             raise spec.error(
                 f"{len(spec.loss_weights)} loss_weight for {len(spec.tops)} tops; give one per top or none"

@@ -32,10 +32,11 @@ class LoadReport:
 def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]) -> int:
     """Give `layer` its blobs, without values yet, shared where `param` names say so; the number of new weights.
 
-    `owners` maps each share name to [blob, layer name] and is added to.
+    `owners` maps each share name to [blob, layer name, `param` entry] and is added to.
 
     Raises:
-        PrototxtError: more `param` entries than blobs, blobs of different shape shared, a filler that does not fit.
+        PrototxtError: more `param` entries than blobs, blobs shared that differ in shape, lr_mult or decay_mult, a
+            filler that does not fit.
     """
     entries = layer.spec.message.get("param")
     if len(entries) > len(specs):
@@ -44,17 +45,25 @@ def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]
     for index, spec in enumerate(specs):
         name = str(entries[index].get("name")) if index < len(entries) else ""
         if name and name in owners:
-            blob, owner = owners[name]
+            blob, owner, first = owners[name]
             if blob.shape != spec.shape:
                 raise layer.spec.error(
                     f'blob {index} of shape {spec.shape} shares "{name}" with layer "{owner}", '
                     f"whose shape is {blob.shape}; shared blobs must have equal shapes"
                 )
+            for field in ("lr_mult", "decay_mult"):
+                here, there = entries[index], first
+                if here.has(field) and there.has(field) and here.get(field) != there.get(field):
+                    raise layer.spec.error(
+                        f'blob {index} shares "{name}" with layer "{owner}" but has {field} {here.get(field):g}, there '
+                        f"it is {there.get(field):g}; shared blobs have one",
+                        here.line,
+                    )
         else:
             blob = UnfilledBlob(spec.filler, spec.shape)
             count += math.prod(spec.shape)
             if name:
-                owners[name] = [blob, layer.spec.name]
+                owners[name] = [blob, layer.spec.name, entries[index]]
         blobs.append(blob)
     layer.hold(blobs)
     return count

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from caffe_models.weights import Weights
 
 
+_NO_MEMORY = ("allocate memory", "Storage size calculation overflowed")
+"""What PyTorch says in a RuntimeError when a tensor is too large."""
+
 MOST_LAYERS = 5000
 """Most layers of a net; the deepest that were published have about 3000."""
 
@@ -275,7 +278,7 @@ class Net:
         try:
             return self._run(inputs, keep)
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
                 raise
             shapes = ", ".join(f"{blob} {tuple(tensor.shape)}" for blob, tensor in inputs.items())
             raise NetError(f"net {self.name}: not enough memory to run it for inputs {shapes}") from error

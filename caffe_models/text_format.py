@@ -22,6 +22,7 @@ MAX_BYTES = 4 << 20
 """Longest prototxt; one of 1000 layers has about 200 KB."""
 
 _MAX_DIGITS = 40
+_BEHIND_ZERO = ("", ".", "e", "f")
 _CLOSING = {"{": "}", "<": ">"}
 _TRUE, _FALSE = ("true", "t", "True", "1"), ("false", "f", "False", "0")
 
@@ -262,7 +263,7 @@ def _float(token: Token) -> float | None:
     word = token.text.lower()
     if token.kind == NAME:
         return float(word) if word in ("inf", "infinity", "nan") else None
-    if token.kind != NUMBER or word.startswith("0x"):
+    if token.kind != NUMBER or (word[0] == "0" and word[1:2] not in _BEHIND_ZERO):  # hexadecimal, or octal as in C
         return None
     return float(word.rstrip("f"))
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def train(solver: str = "solver.prototxt", feed: str = "feed.npz", *more: str) -
 
 EVER_BAD = ("missing", "folder", "empty", "cut", "noise", "gzip", "lfs", "page", "utf16", "pickle", "onnx")
 TEXT_BAD = (*EVER_BAD, "zip", "good.caffemodel", "good.solverstate")
-ARGUMENTS = {
+ARGUMENTS: dict[str, tuple[Callable[[str], list[str]], tuple[str, ...]]] = {
     "run: net": (lambda bad: run_net(net=bad), (*TEXT_BAD, "solver.prototxt")),
     "run: weights": (lambda bad: run_net(weights=bad), (*EVER_BAD, "zip", "net.prototxt", "good.solverstate")),
     "run: inputs": (lambda bad: run_net(inputs=bad), (*EVER_BAD, "net.prototxt", "good.caffemodel")),
@@ -171,7 +172,7 @@ def header(text: str) -> None:
 
 
 ONES = np.ones((1, 1, 6, 6, 6), np.float32)
-INPUTS = {
+INPUTS: dict[str, tuple[Callable[[], None], str]] = {
     "another name": (lambda: npz(date=ONES), "has no array for input data; it holds date"),
     "nothing": (lambda: npz(), "has no array for input data; it holds nothing"),
     "channels": (lambda: npz(data=np.ones((1, 2, 6, 6, 6))), r"data has shape \(1, 2, 6, 6, 6\); allowed: .*, 1, any"),

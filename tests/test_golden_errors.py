@@ -29,7 +29,7 @@ ON_PURPOSE = {
 """Where we differ from what that Caffe did, and why."""
 
 REFUSED: dict[str, str] = {
-    "unknown_layer_type": r'^x.prototxt:5: layer "c" \(Convolution3D\): a type of another fork .*write type: "Convolution"',
+    "unknown_layer_type": r'^x.prototxt:5: layer "c" \(Convolution3D\): a type of another fork .*write type: "Conv',
     "unknown_field_in_param": r'^x.prototxt:10: message ConvolutionParameter has no field "kernel_d" .*allowed: num_',
     "unknown_field_in_layer": r'^x.prototxt:10: message LayerParameter has no field "foo_param"',
     "wrong_value_type": r'^x.prototxt:10: kernel_size takes a whole number, found "three"',

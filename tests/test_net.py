@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caffe_models.errors import NetError, PrototxtError, WeightsError
+from caffe_models.blob_graph import least_memory
+from caffe_models.errors import CaffeWarning, NetError, PrototxtError, WeightsError
+from caffe_models.fillers import UnfilledBlob
 from caffe_models.layer import Shape
 from caffe_models.layers.python import PythonLayer, register_python
 from caffe_models.net import Net
@@ -102,6 +104,16 @@ def test_v1_layers() -> None:
         (layer("r", "ReLU", "c") + conv("c"), r'net.prototxt:2: .* \(layer "c" at line 3 makes it later'),
         (conv("c") + conv("d", top="c"), r'^net.prototxt:3: layer "d" .* is made already by layer "c" \(line 2\)'),
         (conv("c", top="data"), "cannot work in place"),
+        (
+            layer("p", "Pooling", top="data", more="pooling_param { kernel_size: 2 }"),
+            '"data" is its bottom: cannot work',
+        ),
+        (layer("f", "Flatten", top="data"), "cannot work in place; give the top another name"),
+        (layer("r", "ReLU", more="propagate_down: true propagate_down: true"), "2 propagate_down for 1 bottoms"),
+        (
+            conv("c", more='param { name: "w" lr_mult: 1 }') + conv("d", more='param { name: "w" lr_mult: 2 }'),
+            r'net.prototxt:3: layer "d" .*shares "w" with layer "c" but has lr_mult 2, there it is 1',
+        ),
         (conv("c", more='param { name: "" } ' * 3), "3 param entries for 2 blobs"),
         (conv("c", outputs=0), "num_output 0 must be"),
         (layer("p", "Pooling", more="pooling_param { kernel_size: 9 }"), "larger than the padded bottom"),
@@ -211,6 +223,54 @@ def test_number_of_batch_norm_blobs(engine: str, settings: str, blobs: int) -> N
     assert [one.tensor.requires_grad for one in net.parameters()] == [False, False, False, True, True][:blobs]
 
 
+def test_blobs_are_filled_when_asked_for() -> None:
+    more = 'param { name: "w" } param { name: "b" }'
+    net = net_of(DATA + conv("c", more=more) + conv("d", "c", more=more) + conv("e", "d"), "TRAIN")
+    c, d, e = net.layers[1:]
+    assert e.blob_shapes == [(2, 2, 1, 1, 1), (2,)]
+    assert all(isinstance(blob, UnfilledBlob) and not blob.filled for blob in (*c.held_blobs, *e.held_blobs))
+    first = c.blobs[0]
+    assert d.held_blobs[0] is first  # the owner was asked, so the other has it too
+    assert isinstance(e.held_blobs[0], UnfilledBlob)
+    blobs = [np.full((2, 2, 1, 1, 1), 7, np.float32), np.zeros(2, np.float32)]
+    net.load({"d": blobs, "e": blobs, "c": blobs}, "w.caffemodel")
+    assert not (first - 7).any()
+    assert not (e.blobs[0] - 7).any()
+    blobs[0][...] = 0
+    assert e.blobs[0].all()  # a copy, not the caller's array
+
+
+def test_nets_for_huge_inputs_can_be_looked_at_but_not_run() -> None:
+    net = net_of(DATA + conv("c", side=3), input_shapes={"data": (1, 2, 4096, 4096, 4096)})
+    assert net.shapes["c"] == (1, 2, 4096, 4096, 4096)
+    net.check_memory({"data": (1, 2, 8, 8, 8)})
+    with pytest.raises(NetError, match=r"blobs alive at layer c alone have 1024\.0 GiB, .* of memory are free"):
+        net.check_memory(net.inputs)
+    net.to_torch()
+    huge = torch.zeros(1, 2, 1, 1, 1).expand(1, 2, 4096, 4096, 4096)
+    with pytest.raises(NetError, match="of memory are free; give smaller inputs"):
+        net.forward({"data": huge})
+
+
+def test_least_memory_frees_blobs_after_their_last_reader() -> None:
+    """Blobs of 2 x 96 values, 768 bytes: bottom and top of one convolution at a time, in training all of them."""
+    text = DATA + conv("c") + layer("r", "ReLU", "c", "c") + conv("d", "c") + conv("e", "d")
+    for phase, blobs in (("TEST", 2), ("TRAIN", 4)):
+        net = net_of(text, phase)
+        assert least_memory(net.layers, net.graph, net.shapes)[0] == blobs * 768
+
+
+def test_loading_warns_or_refuses() -> None:
+    net = net_of(DATA + conv("c") + conv("d", "c") + layer("r", "ReLU", "d"))
+    blobs = [np.zeros((2, 2, 1, 1, 1), np.float32), np.zeros(2, np.float32)]
+    with pytest.warns(CaffeWarning, match=r'w: holds no weights for layer "d" of net.prototxt; they keep'):
+        net.load({"c": blobs}, "w")
+    with pytest.raises(WeightsError, match=r'w: holds no weights for layer "d" of net.prototxt: weights of another'):
+        net.load({"c": blobs}, "w", strict=True)
+    with pytest.raises(WeightsError, match=r'w: layer "r" has 2 blobs, the net \(net.prototxt:4, ReLU\) needs 0'):
+        net.load({"c": blobs, "d": blobs, "r": blobs}, "w")
+
+
 def test_shared_parameters() -> None:
     more = 'param { name: "w" lr_mult: 3 } param { name: "b" }'
     net = net_of(DATA + conv("c", more=more) + conv("d", "c", more=more), "TRAIN")
@@ -224,6 +284,19 @@ def test_shared_parameters() -> None:
 
 
 # --- execution --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["", 'engine: "MKL2017"'])
+def test_average_over_an_axis_thinner_than_the_window(engine: str) -> None:
+    """Found by the fuzzer: PyTorch alone refuses it in 3-D. Windows of 3 on extents 5, 1, 2 with padding 1."""
+    pad = "pad: 1 avg_include_pad: false" if engine else "pad: 1"
+    settings = f"pooling_param {{ pool: AVE kernel_size: 3 stride: 2 {pad} }} {engine}"
+    net = net_of(DATA.replace("dim: 4 dim: 4 dim: 6", "dim: 5 dim: 1 dim: 2") + layer("p", "Pooling", more=settings))
+    found = net.to_torch().forward({"data": torch.arange(1.0, 21.0).reshape(1, 2, 5, 1, 2)})["p"].numpy()
+    # depths -1..1, 1..3, 3..5 of 1 3 5 7 9 and 2 4 6 8 10: the sums of both columns are 10, 33, 34 (those inside)
+    sums, inside = np.array([10.0, 33.0, 34.0]), np.array([4.0, 6.0, 4.0])
+    assert found.shape == (1, 2, 3, 1, 2)
+    np.testing.assert_allclose(found[0, 0, :, 0, 0], sums / (inside if engine else 27), rtol=1e-6)
 
 
 def test_forward_says_what_is_missing() -> None:

@@ -131,6 +131,8 @@ class Pooling(Layer):
         every = list(zip(x.shape[2:], out, kernel, stride, pad, strict=True))
         # torch clips whether or not there is padding, and pads by half the kernel at most
         native = all(o == pooled(n, k, s, p, True, ceil) and 2 * p <= k for n, o, k, s, p in every)
+        if not maximum and axes == 3 and any(n < k for n, _, k, _, _ in every):  # torch refuses, whatever the padding
+            native = False
         if not native:
             beyond = [max(p, (o - 1) * s + k - n - p) if maximum else p for n, o, k, s, p in every]
             margins = [side for p, b in reversed(list(zip(pad, beyond, strict=True))) for side in (p, b)]
@@ -139,7 +141,11 @@ class Pooling(Layer):
             if maximum:
                 y = (F.max_pool2d, F.max_pool3d)[axes - 2](x, kernel, stride, pad, ceil_mode=ceil)
             else:
-                y = (F.avg_pool2d, F.avg_pool3d)[axes - 2](x, kernel, stride, pad, ceil, self.params.include_pad)
+                average = (F.avg_pool2d, F.avg_pool3d)[axes - 2]
+                y = average(x, kernel, stride, pad, ceil, self.params.include_pad)
+                if not native and not self.params.include_pad:  # the zeros put around must not count
+                    inside = F.pad(torch.ones_like(tensors[0]), margins)
+                    y = y / average(inside, kernel, stride, pad, ceil)
         for axis, extent in enumerate(out, 2):
             y = y if y.shape[axis] == extent else y.narrow(axis, 0, extent)
         return [y]
