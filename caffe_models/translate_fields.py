@@ -103,7 +103,7 @@ class Carrier:
         if not old.field(name).is_message:
             self._plain(old, made, name, where, line)
             return
-        carry: Callable[[Message], Message] = lambda one: self._message(one, where)  # noqa: E731
+        carry: Callable[[Message], Message] = lambda one: self.message(one, where)  # noqa: E731
         made.set(name, [carry(one) for one in value] if old.field(name).repeated else carry(value), line)
 
     def _plain(self, old: Message, made: Message, name: str, where: str, line: int) -> None:
@@ -118,7 +118,8 @@ class Carrier:
             return
         made.set(name, value, line)
 
-    def _message(self, old: Message, where: str) -> Message:
+    def message(self, old: Message, where: str) -> Message:
+        """Any other message in the target dialect. Raises PrototxtError as `net` does."""
         made = Message(message_spec(old.spec.name, self.target), old.source, old.line)
         for name in old.names():
             self._field(old, made, name, where, old.line_of(name))
