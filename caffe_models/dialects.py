@@ -56,7 +56,12 @@ def detect(text: str, source: str = "<text>") -> Detection:
     Raises:
         PrototxtError: the text has characters no prototxt can have.
     """
-    return weigh(_evidence(tokenize(text, source)))
+    return detect_in(tokenize(text, source))
+
+
+def detect_in(tokens: Iterable[Token]) -> Detection:
+    """The same of a text's tokens."""
+    return weigh(_evidence(tokens))
 
 
 def told(dialect: str) -> Detection:

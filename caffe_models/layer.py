@@ -42,8 +42,13 @@ MOST_AXES, MOST_IN_AXIS = 32, (1 << 31) - 1
 """Caffe's own limits of a blob."""
 
 MOST_VALUES = 1 << 40
-"""Most values in a blob, 4 TB: no net means more. Caffe stops at 2 ** 31 - 1, which an honest net that is looked at for a
-large input may pass; what can be run is a matter of memory."""
+"""Most values in a blob, 4 TB: no net means more. Caffe stops at 2 ** 31 - 1, which an honest net may pass when it is
+looked at for a large input; what can be run is a matter of memory."""
+
+DATA_TYPES = frozenset(
+    {"AnnotatedData", "Data", "DataTransform", "HDF5Data", "ImageData", "MemoryData", "VideoData", "WindowData"}
+)
+"""Types of Caffe that read files or a program's memory; the nets of `caffe train` begin with one."""
 
 FLOAT, INT64 = 1, 7
 """ONNX's numbers of the element types float32 and int64, for Cast."""
@@ -324,8 +329,14 @@ def create(spec: LayerSpec) -> Layer:
     known = layer_types()
     if spec.type in FOREIGN_TYPES:
         raise spec.error(f"a type of another fork of Caffe: {FOREIGN_TYPES[spec.type]}")
+    if spec.type not in known and spec.type in DATA_TYPES:
+        raise spec.error(
+            "a layer that reads training data from a file; a net to be run has an Input layer in its place: "
+            f'layer {{ name: "{spec.name}" type: "Input" top: "{(*spec.tops, "data")[0]}" '
+            "input_param { shape { dim: 1 dim: ... } } }"
+        )
     if spec.type not in known:
-        near = difflib.get_close_matches(spec.type, known, n=1, cutoff=0.7)
+        near = difflib.get_close_matches(spec.type[:60], known, n=1, cutoff=0.7)
         hint = f", did you mean {near[0]}?" if near else ""
         where = f'{spec.source}:{spec.line}: layer "{spec.name}"'
         raise PrototxtError(f'{where}: unknown type "{spec.type}"{hint} (known: {", ".join(known)})')
