@@ -127,10 +127,8 @@ def _top_shape(net: Net, index: int, before: Sequence[Sequence[Shape]]) -> Shape
 def _header(net: Net, phase: str) -> tuple[str, str]:
     table = table_of(net, phase)
     inputs = ", ".join(f"{short(blob, 20)} {'×'.join(map(str, shape))}" for blob, shape in list(net.inputs.items())[:3])
-    totals = (
-        f"{len(net.layers)} layers, {decimal(table.parameters)} parameters, {decimal(table.multiply_adds)} multiply-adds"
-        f", {binary(table.peak_bytes)}B of blobs at most{' at ' + inputs if inputs else ''}"
-    )
+    counts = f"{len(net.layers)} layers, {decimal(table.parameters)} parameters"
+    totals = f"{counts}, {decimal(table.multiply_adds)} multiply-adds, {binary(table.peak_bytes)}B of blobs at most{' at ' + inputs if inputs else ''}"
     return f"{short(net.name, 40)} ({phase})", totals
 
 

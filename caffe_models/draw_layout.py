@@ -1,10 +1,12 @@
 """Places for the boxes of a directed acyclic graph, top down, and curves between them that cross no box.
 
 After Sugiyama, Tagawa and Toda (1981): boxes get ranks (longest path), a link over several ranks gets a lane of its own
-through each rank it passes, the order within the ranks comes from barycentres, and places are gathered into straight columns.
-Lengths are pixels, y points down.
+through each rank it passes, the order within the ranks comes from barycentres, and places are gathered into straight
+columns. Lengths are pixels, y points down.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -86,7 +88,7 @@ def _lanes(places: list[_Place], ranks: Sequence[int], links: Sequence[tuple[int
                 places.append(_Place(rank, LANE, None))
             path.append(lanes[source, rank])
         path.append(target)
-        for upper, lower in zip(path, path[1:], strict=False):
+        for upper, lower in itertools.pairwise(path):
             if lower not in places[upper].down:
                 places[upper].down.append(lower)
                 places[lower].up.append(upper)
@@ -129,7 +131,7 @@ def _ordered(places: Sequence[_Place], rows: list[list[int]]) -> list[list[int]]
 
 def _crossings(places: Sequence[_Place], rows: Sequence[Sequence[int]]) -> int:
     total = 0
-    for upper, lower in zip(rows, rows[1:], strict=False):
+    for upper, lower in itertools.pairwise(rows):
         order = {n: i for i, n in enumerate(lower)}
         ends = [order[n] for number in upper for n in sorted(places[number].down, key=lambda n: order[n])]
         total += sum(ends[j] < ends[i] for i in range(len(ends)) for j in range(i + 1, len(ends)))
@@ -144,7 +146,7 @@ def _set_x(places: Sequence[_Place], rows: Sequence[Sequence[int]]) -> None:
     left: list[dict[int, float]] = [{} for _ in range(count)]  # the columns right before it, and the least distance
     right: list[dict[int, float]] = [{} for _ in range(count)]
     for row in rows:
-        for one, other in zip(row, row[1:], strict=False):
+        for one, other in itertools.pairwise(row):
             apart = (places[one].width + places[other].width) / 2 + GAP_X
             a, b = column[one], column[other]
             left[b][a] = right[a][b] = max(left[b].get(a, 0.0), apart)
@@ -159,8 +161,8 @@ def _set_x(places: Sequence[_Place], rows: Sequence[Sequence[int]]) -> None:
         for c in order if sweep % 2 else reversed(order):
             if pulls[c]:
                 wanted = sum(at[other] for other in pulls[c]) / len(pulls[c])
-                least = max((at[a] + apart for a, apart in left[c].items()), default=wanted)
-                most = min((at[b] - apart for b, apart in right[c].items()), default=wanted)
+                least = max((at[a] + apart for a, apart in left[c].items()), default=-math.inf)
+                most = min((at[b] - apart for b, apart in right[c].items()), default=math.inf)
                 at[c] = max(least, min(wanted, most)) if least <= most else at[c]
     for number, place in enumerate(places):
         place.x = at[column[number]]
@@ -169,19 +171,18 @@ def _set_x(places: Sequence[_Place], rows: Sequence[Sequence[int]]) -> None:
 def _columns(places: Sequence[_Place], rows: Sequence[Sequence[int]]) -> list[int]:
     """The column of every place: links that go straight down, chosen so that none crosses another."""
     column = list(range(len(places)))
-    for upper, lower in zip(rows, rows[1:], strict=False):
+    for upper, lower in itertools.pairwise(rows):
         above = {number: index for index, number in enumerate(upper)}
         below = {number: index for index, number in enumerate(lower)}
         links = [(u, v) for u in upper for v in places[u].down if (places[u].box is None) == (places[v].box is None)]
-
-        def rank(link: tuple[int, int]) -> tuple[int, float]:
-            u, v = link
-            off = abs(below[v] - sum(below[n] for n in places[u].down) / len(places[u].down))
-            off += abs(above[u] - sum(above[n] for n in places[v].up) / len(places[v].up))
-            return (places[u].box is not None, off)
-
+        mean_below = {u: sum(below[n] for n in places[u].down) / max(1, len(places[u].down)) for u in upper}
+        mean_above = {v: sum(above[n] for n in places[v].up) / max(1, len(places[v].up)) for v in lower}
+        ranked = [  # lanes first; then the middle one of several
+            (places[u].box is not None, abs(below[v] - mean_below[u]) + abs(above[u] - mean_above[v]), below[v], u, v)
+            for u, v in links
+        ]
         taken: list[tuple[int, int]] = []
-        for u, v in sorted(links, key=rank):
+        for *_, u, v in sorted(ranked):
             a, b = above[u], below[v]
             if all((a - c) * (b - d) > 0 for c, d in taken):
                 taken.append((a, b))

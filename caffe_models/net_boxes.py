@@ -1,4 +1,4 @@
-"""What stands in the boxes of a drawn net: a title, what follows, the shape, the names; and the kind, for its colour."""
+"""What stands in the boxes of a drawn net: title, what follows, shape, names; and the kind, for its colour."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -125,8 +125,10 @@ def _totals(table: NetTable) -> list[str]:
         f"parameters       {table.parameters:,} ({binary(table.weight_bytes)}B as {table.precision})",
         f"multiply-adds    {table.multiply_adds:,} in convolutions, deconvolutions and inner products; the rest is not "
         "counted",
-        f"peak of blobs    {binary(table.peak_bytes)}B at layer {short(peak.name, 40) if peak else '-'}: inputs, what is "
-        "still to be read, its own tops",
+        f"peak of blobs    {binary(table.peak_bytes)}B at layer {short(peak.name, 40) if peak else '-'}: "
+        "inputs, what is still to be read, its own tops",
+        f"all tops at once {binary(sum(row.top_bytes for row in table.rows))}B: at most what training keeps for its "
+        "gradients",
         "field, step      voxels of the first input that one voxel sees, and between neighbours; - where not defined",
     ]
     return lines
