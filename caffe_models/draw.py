@@ -128,7 +128,8 @@ def _header(net: Net, phase: str) -> tuple[str, str]:
     table = table_of(net, phase)
     inputs = ", ".join(f"{short(blob, 20)} {'×'.join(map(str, shape))}" for blob, shape in list(net.inputs.items())[:3])
     counts = f"{len(net.layers)} layers, {decimal(table.parameters)} parameters"
-    totals = f"{counts}, {decimal(table.multiply_adds)} multiply-adds, {binary(table.peak_bytes)}B of blobs at most{' at ' + inputs if inputs else ''}"
+    work = f"{decimal(table.multiply_adds)} multiply-adds, {binary(table.peak_bytes)}B of blobs at most"
+    totals = f"{counts}, {work}{' at ' + inputs if inputs else ''}"
     return f"{short(net.name, 40)} ({phase})", totals
 
 
