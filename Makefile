@@ -50,7 +50,7 @@ VIEWS    := $(addprefix caffe_models/,net_table.py net_table_text.py net_memory.
             receptive_field.py weights_table.py draw.py draw_layout.py)
 EMITTERS := $(filter-out $(TRAINING) $(VIEWS),$(wildcard caffe_models/*.py caffe_models/layers/*.py convert/*.py))
 
-.PHONY: help detect model phantom test lint types check prototxt train bench clean
+.PHONY: help detect model phantom test lint types check prototxt docs train bench clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -105,6 +105,9 @@ check: lint types test  ## lint, types and tests: what decides whether a change 
 # ---- the makers' targets ---------------------------------------------------------------------------------------
 prototxt: $(VENV)/.inference  ## write prototxt/rpn3d/ anew from its generator
 	$(BIN)/python -m caffe_models.generators.rpn3d
+
+docs: $(VENV)/.inference  ## write docs/layers.md anew from the registry of layers (DATA=folder: count its cases too)
+	$(BIN)/python -m convert.layer_table $(if $(DATA),--data '$(DATA)')
 
 train: $(VENV)/.test  ## a short training run end to end: crop 32, then 64, into OUT
 	$(RPN3D) train -o '$(OUT)/train' --phantoms 2 --crops 32,64 --iterations 20 $(if $(CPUS),--cpus $(CPUS))

@@ -27,6 +27,7 @@ setup(
         "connected-components-3d",
         "edt",
         "fill-voids",
+        "h5py",
         "matplotlib",
         "numpy",
         "onnx",

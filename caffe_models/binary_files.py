@@ -9,7 +9,6 @@ MAX_BYTES = (1 << 31) - 1
 """Protobuf's own limit for one file."""
 
 _SIGNATURES = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file; save it from Caffe with snapshot_format: BINARYPROTO",
     b"PK\x03\x04": "a zip archive (perhaps PyTorch weights)",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with `git lfs pull`",
@@ -23,7 +22,7 @@ def read_binary(path: str | os.PathLike[str], meant: str) -> bytes:
     """The bytes of `path`; `meant` says what should be there, for errors (".caffemodel", ".solverstate").
 
     Raises:
-        WeightsError: no such file, empty, too large, or recognisably something else (a prototxt, HDF5, ...).
+        WeightsError: no such file, empty, too large, or recognisably something else (a prototxt, ...).
     """
     file, source = Path(path), os.fspath(path)
     try:

@@ -119,7 +119,7 @@ def _top_shape(net: Net, index: int, before: Sequence[Sequence[Shape]]) -> Shape
     layer = net.layers[index]
     if not layer.spec.tops:
         return None
-    if layer.spec.type == "Input":
+    if layer.is_input:
         return net.inputs[layer.spec.tops[0]]
     return layer.top_shapes(before[index])[0]
 

@@ -23,12 +23,14 @@ class Message:
     `source` is a file's name or "<text>"; `line` is 1 for the first line of a text and 0 for binary or built messages.
     """
 
-    __slots__ = ("_lines", "_values", "line", "source", "spec")
+    __slots__ = ("_lines", "_values", "dialect_reason", "line", "source", "spec")
 
     def __init__(self, spec: MessageSpec, source: str = "<built>", line: int = 0) -> None:
         self.spec = spec
         self.source = source
         self.line = line
+        self.dialect_reason = ""
+        """Of a whole text: why it was read in the dialect of `spec`."""
         self._values: dict[str, Any] = {}
         self._lines: dict[str, list[int]] = {}
 
@@ -124,6 +126,18 @@ class Message:
             self.add(name, made, line)
         else:
             self.set(name, made, line)
+        return made
+
+    def copy(self) -> "Message":
+        """An independent message with the same values, file and lines; arrays are shared."""
+        made = Message(self.spec, self.source, self.line)
+        made.dialect_reason = self.dialect_reason
+        made._lines = {name: list(lines) for name, lines in self._lines.items()}
+        for name, value in self._values.items():
+            if isinstance(value, list):
+                made._values[name] = [one.copy() if isinstance(one, Message) else one for one in value]
+            else:
+                made._values[name] = value.copy() if isinstance(value, Message) else value
         return made
 
     def equals(self, other: "Message") -> bool:

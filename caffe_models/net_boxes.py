@@ -65,7 +65,7 @@ def shape_text(shape: Shape) -> str:
 
 
 def _is_main(layer: Layer) -> bool:
-    heavy = bool(layer.blobs) and max(blob.ndim for blob in layer.blobs) > 1
+    heavy = any(len(shape) > 1 for shape in layer.blob_shapes)
     return heavy or isinstance(layer, Pooling) or any(layer.loss_weights)
 
 

@@ -62,7 +62,7 @@ class _Wiring:
         maker: dict[str, int] = {}
         for index, (layer, shapes) in enumerate(zip(net.layers, self.before, strict=True)):
             spec = layer.spec
-            made = [net.inputs[top] for top in spec.tops] if spec.type == "Input" else layer.top_shapes(shapes)
+            made = [net.inputs[top] for top in spec.tops] if layer.is_input else layer.top_shapes(shapes)
             sources = [maker[blob] for blob in spec.bottoms]
             self.tops.append(made)
             self.sources.append([] if spec.type == "Split" else sources)
@@ -80,7 +80,7 @@ class _Wiring:
         layer = self.net.layers[index]
         if len(layer.spec.bottoms) != 1 or len(layer.spec.tops) != 1 or layer.spec.type == "Python":
             return False
-        if hasattr(layer, "geometry") or layer.is_loss or any(blob.ndim > 1 for blob in layer.blobs):
+        if hasattr(layer, "geometry") or layer.is_loss or any(len(shape) > 1 for shape in layer.blob_shapes):
             return False
         return _size(self.before[index][0]) == _size(self.tops[index][0])
 
@@ -165,7 +165,7 @@ def _pre_activations(wiring: _Wiring, members: list[list[int]]) -> list[list[int
             continue
         reader = next(iter(readers))
         behind = of[reader]
-        if behind[0] == reader and len(wiring.sources[reader]) == 1 and wiring.net.layers[reader].blobs:
+        if behind[0] == reader and len(wiring.sources[reader]) == 1 and wiring.net.layers[reader].blob_shapes:
             behind[:0] = group
             of.update(dict.fromkeys(group, behind))
             gone.append(group)

@@ -28,7 +28,7 @@ def live_bytes(
     """
     place: dict[str, int] = {}  # blob -> the number of its memory, which views share
     size: dict[int, int] = {}
-    inputs = {top for layer in layers if layer.spec.type == "Input" for top in layer.spec.tops}
+    inputs = {top for layer in layers if layer.is_input for top in layer.spec.tops}
     staying: set[int] = set()
     found = []
     for index, layer in enumerate(layers):
@@ -40,7 +40,7 @@ def live_bytes(
                 made = len(size)
                 size[made] = width * math.prod(shape)
             place[top] = made
-            if top in inputs and layer.spec.type == "Input":
+            if top in inputs and layer.is_input:
                 staying.add(made)
         found.append(sum(size[number] for number in before | _held(place, staying)))
         for blob in graph.last_used_by[index]:

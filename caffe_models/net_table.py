@@ -46,6 +46,7 @@ class NetTable:
     name: str
     source: str
     dialect: str
+    dialect_reason: str
     phase: str
     precision: str
     inputs: Mapping[str, Shape]
@@ -90,7 +91,7 @@ class NetTable:
             "peak_blob_bytes": self.peak_bytes,
             "peak_layer": self.peak_row.name if self.peak_row else None,
         }
-        plain = {"name", "source", "dialect", "phase", "precision", "inputs", "outputs"}
+        plain = {"name", "source", "dialect", "dialect_reason", "phase", "precision", "inputs", "outputs"}
         return {
             **{key: value for key, value in vars(self).items() if key in plain},
             "totals": totals,
@@ -132,7 +133,7 @@ def table_of(net: Net, phase: str = "TEST", precision: str = "f32", weights: Wei
     """The table of a net that is at hand."""
     before = net.shapes_before
     tops = [
-        [net.inputs[top] for top in layer.spec.tops] if layer.spec.type == "Input" else layer.top_shapes(shapes)
+        [net.inputs[top] for top in layer.spec.tops] if layer.is_input else layer.top_shapes(shapes)
         for layer, shapes in zip(net.layers, before, strict=True)
     ]
     width = BYTES[precision]
@@ -142,8 +143,9 @@ def table_of(net: Net, phase: str = "TEST", precision: str = "f32", weights: Wei
     counted: set[int] = set()
     rows = []
     for layer, bottoms, shapes, bytes_now, field in zip(net.layers, before, tops, live, seen, strict=True):
-        own = [blob for blob in layer.blobs if id(blob) not in counted]
-        counted.update(id(blob) for blob in own)
+        held = list(zip(layer.held_blobs, layer.blob_shapes, strict=True))
+        own = [shape for blob, shape in held if id(blob) not in counted]
+        counted.update(id(blob) for blob, _ in held)
         rows.append(
             LayerRow(
                 layer.spec.name,
@@ -151,7 +153,7 @@ def table_of(net: Net, phase: str = "TEST", precision: str = "f32", weights: Wei
                 layer.spec.bottoms,
                 layer.spec.tops,
                 tuple(shapes),
-                sum(math.prod(blob.shape) for blob in own),
+                sum(math.prod(shape) for shape in own),
                 multiply_adds(layer, bottoms, shapes),
                 width * sum(math.prod(shape) for shape in shapes),
                 bytes_now,
@@ -159,11 +161,11 @@ def table_of(net: Net, phase: str = "TEST", precision: str = "f32", weights: Wei
                 field.stride if field else None,
             )
         )
-    spec = net.layers[0].spec if net.layers else None
     return NetTable(
         net.name,
-        spec.source if spec else "",
-        spec.dialect if spec else "",
+        net.layers[0].spec.source if net.layers else "",
+        net.dialect,
+        net.dialect_reason,
         phase,
         precision,
         net.inputs,
@@ -179,9 +181,9 @@ def multiply_adds(layer: Layer, bottoms: Sequence[Shape], tops: Sequence[Shape])
     Each weight of a convolution or inner product works once for each output place, of a deconvolution once for each
     input place (padding is counted as if it were computed).
     """
-    if layer.spec.type not in ("Convolution", "Deconvolution", "InnerProduct") or not layer.blobs:
+    if layer.spec.type not in ("Convolution", "Deconvolution", "InnerProduct") or not layer.blob_shapes:
         return 0
-    weight = math.prod(layer.blobs[0].shape)
+    weight = math.prod(layer.blob_shapes[0])
     if layer.spec.type == "Deconvolution":
         return sum(weight * math.prod(shape) // shape[1] for shape in bottoms)
     if layer.spec.type == "InnerProduct":

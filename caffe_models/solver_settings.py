@@ -31,6 +31,7 @@ class SolverSettings:
     snapshot: int
     snapshot_prefix: str
     snapshot_after_train: bool
+    snapshot_format: str
     random_seed: int
 
 
@@ -39,7 +40,7 @@ def read_settings(message: Message) -> SolverSettings:
 
     Raises:
         PrototxtError: what Caffe refuses, what makes it crash (step without stepsize), what would teach nothing
-            (no base_lr), and snapshots in HDF5; names file and line.
+            (no base_lr); names file and line.
     """
     kind = _kind(message)
     policy = _policy(message)
@@ -54,8 +55,6 @@ def read_settings(message: Message) -> SolverSettings:
     for name in ("iter_size", "average_loss"):
         if message.get_int(name) < 1:
             raise _error(message, name, f"{name} is {message.get_int(name)}; allowed: 1 or more")
-    if message.get_str("snapshot_format") != "BINARYPROTO":
-        raise _error(message, "snapshot_format", "snapshot_format HDF5 is not written here; allowed: BINARYPROTO")
     if knows(message, "disabled_update") and message.has("disabled_update"):
         raise _error(message, "disabled_update", "disabled_update is not supported; give the layers lr_mult: 0")
     rule = RuleSettings(momentum, message.get_float("momentum2"), rms_decay, message.get_float("delta"))
@@ -73,6 +72,7 @@ def read_settings(message: Message) -> SolverSettings:
         snapshot=message.get_int("snapshot"),
         snapshot_prefix=message.get_str("snapshot_prefix") or Path(message.source).stem,
         snapshot_after_train=message.get_bool("snapshot_after_train"),
+        snapshot_format=message.get_str("snapshot_format"),
         random_seed=message.get_int("random_seed"),
     )
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from caffe_models.dialects import candidates
+from caffe_models.dialects import detect, told
 from caffe_models.errors import PrototxtError
 from caffe_models.message import Message, checked
 from caffe_models.schema import FieldSpec, MessageSpec, message_spec
@@ -28,7 +28,8 @@ _TRUE, _FALSE = ("true", "t", "True", "1"), ("false", "f", "False", "0")
 def read_text(path: str | os.PathLike[str], message: str = "NetParameter", dialect: str | None = None) -> Message:
     """The prototxt file `path` as a message of type `message`.
 
-    `dialect` None: found out from the text (`caffe_models.dialects`); the message's `spec.dialect` says which.
+    `dialect` None: found out from the text (`caffe_models.dialects`); the message's `spec.dialect` says which, and its
+    `dialect_reason` why.
 
     Raises:
         PrototxtError: no such file, not a text, or not such a message; names file and line.
@@ -59,12 +60,9 @@ def parse_text(text: str, message: str = "NetParameter", dialect: str | None = N
         PrototxtError: not such a message; names source and line. Of several dialects tried, the error of the one that
             read furthest.
     """
-    if dialect is None:
-        dialects = candidates(token.text for token in tokenize(text, source) if token.kind == NAME)
-    else:
-        dialects = (dialect,)
+    detection = detect(text, source) if dialect is None else told(dialect)
     best: tuple[int, PrototxtError] | None = None
-    for one in dialects:
+    for one in detection.order:
         reader = _Reader(text, source)
         result = Message(message_spec(message, one), source, 1)
         try:
@@ -73,6 +71,8 @@ def parse_text(text: str, message: str = "NetParameter", dialect: str | None = N
             if best is None or reader.taken > best[0]:
                 best = (reader.taken, error)
         else:
+            tried = f"{detection.reason}; but that does not read the text: {best[1]}" if best else detection.reason
+            result.dialect_reason = tried
             return result
     if best is None:
         raise ValueError("no dialect to read the text with")

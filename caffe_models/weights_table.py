@@ -11,6 +11,7 @@ from caffe_models.errors import WeightsError
 from caffe_models.folding import folded_layers
 from caffe_models.layer import Layer, Shape
 from caffe_models.weights import Weights, read_caffemodel
+from caffe_models.weights_hdf5 import ABSENT, SIGNATURE
 from caffe_models.wire import decode
 
 
@@ -54,46 +55,53 @@ def fit(layers: Sequence[Layer], weights: Weights, source: str) -> WeightsFit:
     """Hold `weights` against the layers of a net by Caffe's rules (see `loading.load`), without copying anything."""
     loaded, missing, misfits = [], [], []
     folded = tuple(layer.spec.name for layer in folded_layers(list(layers), weights))
+    owned: set[int] = set()  # blobs of the layers before, which this one may share
     for layer in layers:
-        name = layer.spec.name
-        if not layer.blobs or name in folded:
+        name, wanted = layer.spec.name, layer.blob_shapes
+        shared = [id(blob) in owned for blob in layer.held_blobs]
+        owned.update(id(blob) for blob in layer.held_blobs)
+        if not wanted or name in folded:
             continue
-        found, wanted = weights.get(name), [tuple(blob.shape) for blob in layer.blobs]
-        if not found:
+        found: Sequence[Any] = weights.get(name, [])
+        if not found and not all(shared):
             missing.append(name)
-        elif len(found) != len(wanted):
+            continue
+        found = [*found, *[ABSENT for gone in shared[len(found) :] if gone]]
+        if len(found) != len(wanted):
             hint = layer.hint_for_blobs(len(found))
             misfits.append(f"{name}: has {len(found)} blobs, the net needs {len(wanted)}: {hint}")
-        else:
-            pairs = [(i, a.shape, w) for i, (a, w) in enumerate(zip(found, wanted, strict=True)) if not _equal(a, w)]
-            if pairs:
-                index, has, needs = pairs[0]
-                misfits.append(f"{name}: blob {index} is {shown(has)}, the net needs {shown(needs)}")
-            else:
-                loaded.append(name)
-    using = {layer.spec.name for layer in layers if layer.blobs}
+            continue
+        wrong = [
+            f"{name}: blob {index} is {shown(array.shape)}, the net needs {shown(shape)}"
+            for index, (array, shape) in enumerate(zip(found, wanted, strict=True))
+            if not (array is ABSENT and shared[index]) and not _equal(array, shape)
+        ]
+        misfits += wrong[:1]
+        loaded += [] if wrong else [name]
+    using = {layer.spec.name for layer in layers if layer.blob_shapes}
     unused = tuple(name for name in weights if name not in using)
     return WeightsFit(source, tuple(loaded), tuple(missing), unused, folded, tuple(misfits))
 
 
 def stored_layers(path: str | os.PathLike[str]) -> list[StoredLayer]:
-    """The layers of a `.caffemodel`, those without blobs too.
+    """The layers of a weights file; of a `.caffemodel` those without blobs too.
 
     Raises:
         WeightsError: as `read_caffemodel`.
     """
-    weights = read_caffemodel(path)  # every check of a file that will be loaded
-    kept = {
-        "NetParameter": ("name", "layer", "layers"),
-        "LayerParameter": ("name", "type"),
-        "V1LayerParameter": ("name", "type"),
-    }
-    net = decode(read_binary(path, ".caffemodel"), "NetParameter", source=os.fspath(path), keep=kept)
+    weights = read_caffemodel(path)  # with every check of a file that will be loaded
+    data = read_binary(path, ".caffemodel")
+    if data.startswith(SIGNATURE):
+        named = dict.fromkeys(weights, "")
+    else:
+        kept = dict.fromkeys(("LayerParameter", "V0LayerParameter"), ("name", "type"))
+        kept |= {"NetParameter": ("layer", "layers"), "V1LayerParameter": ("name", "type", "layer")}
+        net = decode(data, "NetParameter", source=os.fspath(path), keep=kept)
+        old = [layer.get_message("layer") if layer.has("layer") else layer for layer in net.get_messages("layers")]
+        named = {str(one.get("name")): str(one.get("type")) for one in (*old, *net.get_messages("layer"))}
     found = []
-    for layer in (*net.get_messages("layers"), *net.get_messages("layer")):
-        name, kind = str(layer.get("name")), str(layer.get("type"))
-        blobs = weights.get(name, [])
-        shapes = tuple(tuple(blob.shape) for blob in blobs)
+    for name, kind in named.items():
+        shapes = tuple(tuple(blob.shape) for blob in weights.get(name, []))
         found.append(StoredLayer(name, kind, shapes, sum(math.prod(shape) for shape in shapes)))
     return found
 

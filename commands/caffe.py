@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from caffe_models.errors import Rpn3dError
-from commands.options import DialectOption, InputShapes, Json, Phase, Quiet, read_shapes, say, show
+from commands.options import (
+    DialectOption,
+    InputShapes,
+    Json,
+    Phase,
+    Quiet,
+    known_dialect,
+    read_shapes,
+    say,
+    show,
+)
 
 app = typer.Typer(help="Run, train and look into any Caffe net.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -22,11 +32,13 @@ def caffe_run(
     outputs: Annotated[Path, typer.Option(help=".npz to write, one array for each output blob.")],
     engine: Annotated[str, typer.Option(help="torch, onnxruntime or openvino.")] = "torch",
     blobs: Annotated[str, typer.Option(help="Further blobs to write, A,B (torch only).")] = "",
+    dialect: DialectOption = None,
 ) -> None:
     """Run any Caffe net on arrays, in one of three engines."""
     from convert.command import run_caffe_net
 
-    run_caffe_net(net, weights, inputs, outputs, engine, [name for name in blobs.split(",") if name])
+    wanted = [name for name in blobs.split(",") if name]
+    run_caffe_net(net, weights, inputs, outputs, engine, wanted, known_dialect(dialect))
 
 
 @app.command(name="train", epilog="Example: rpn3d caffe train solver.prototxt --feed inputs.npz --log log.jsonl")
@@ -36,11 +48,12 @@ def caffe_train(
     log: Annotated[Path, typer.Option(help="Where a JSON object goes for each iteration.")],
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
     snapshot: Annotated[Path | None, typer.Option(help="Go on from this .solverstate.")] = None,
+    dialect: DialectOption = None,
 ) -> None:
     """Train any Caffe net on arrays, as its solver says."""
     from train.caffe_train import train_on_arrays
 
-    train_on_arrays(solver, feed, log, weights, snapshot)
+    train_on_arrays(solver, feed, log, weights, snapshot, known_dialect(dialect))
 
 
 @app.command(name="inspect", epilog="Example: rpn3d caffe inspect deploy.prototxt --input data=1,1,64,64,64")
@@ -72,7 +85,7 @@ def caffe_inspect(
         net,
         phase.upper(),
         weights=weights,
-        dialect=dialect,
+        dialect=known_dialect(dialect),
         input_shapes=read_shapes(inputs or []),
         precision=precision,
     )
@@ -93,5 +106,37 @@ def caffe_draw(
     import train.python_layers  # noqa: F401  so that our own train nets can be read
     from caffe_models.draw import draw_net
 
-    drawn = draw_net(net, out, phase.upper(), dialect=dialect, input_shapes=read_shapes(inputs or []), full=full)
+    shapes = read_shapes(inputs or [])
+    drawn = draw_net(net, out, phase.upper(), dialect=known_dialect(dialect), input_shapes=shapes, full=full)
     say(f"wrote {out}: {drawn}", quiet)
+
+
+@app.command(
+    name="translate",
+    epilog="Example: rpn3d caffe translate old.prototxt old.caffemodel --to extended -o translated/",
+)
+def caffe_translate(
+    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net, in any dialect, V0 and V1 too.")],
+    weights: Annotated[Path | None, typer.Argument(metavar="[CAFFEMODEL]", help="Its weights.")] = None,
+    *,
+    to: Annotated[str, typer.Option("--to", help="bvlc, intel or extended.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="X.prototxt, or a folder.")],
+    weights_out: Annotated[
+        Path | None, typer.Option(help="Where the weights go (.h5: HDF5); default: beside the text.")
+    ] = None,
+    batch_norm: Annotated[
+        str,
+        typer.Option(
+            help="keep; split: gamma and beta as a Scale layer (bvlc: always); merge: Scale into BatchNorm (MKL2017)."
+        ),
+    ] = "keep",
+    dialect: DialectOption = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write a net and its weights in another dialect of Caffe, with the same outputs. Comments are lost."""
+    import train.python_layers  # noqa: F401  so that our own train nets can be read
+    from caffe_models.translate import translate_files
+
+    done = translate_files(net, to, out, weights, weights_out, known_dialect(dialect), batch_norm)
+    show("\n".join(done.lines()), done.as_json(), as_json, quiet)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from caffe_models.errors import Rpn3dError
+from caffe_models.schema import DIALECTS
 
 ROOT = Path(__file__).resolve().parent.parent
 NET = ROOT / "prototxt" / "rpn3d" / "deploy.prototxt"
@@ -28,6 +29,13 @@ InputShapes = Annotated[
 ]
 Phase = Annotated[str, typer.Option(help="TEST or TRAIN.")]
 DialectOption = Annotated[str | None, typer.Option("--dialect", help="bvlc, intel or extended; default: detected.")]
+
+
+def known_dialect(dialect: str | None) -> str | None:
+    """What was given as --dialect. Raises Rpn3dError if it is none of the three."""
+    if dialect not in (None, *DIALECTS):
+        raise Rpn3dError(f'--dialect "{dialect}" is not known; allowed: {", ".join(DIALECTS)}')
+    return dialect
 
 
 def read_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:

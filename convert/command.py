@@ -29,10 +29,15 @@ class Conversion:
     files: tuple[Path, ...]
     inputs: str
     parity: Parity | None
+    dialect: str = ""
+    dialect_reason: str = ""
+    """Of the prototxt, and why it was taken for that; empty: the source was no prototxt."""
 
     def lines(self) -> list[str]:
         """For people."""
         found = [f"wrote {', '.join(str(file) for file in self.files)}"]
+        if self.dialect:
+            found.append(f"read as {self.dialect}: {self.dialect_reason}")
         if self.parity is not None:
             found += [f"parity on {self.inputs}:", *(f"  {line}" for line in self.parity.lines())]
         return found
@@ -40,7 +45,13 @@ class Conversion:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         parity = None if self.parity is None else asdict(self.parity)
-        return {"files": [str(file) for file in self.files], "inputs": self.inputs, "parity": parity}
+        return {
+            "files": [str(file) for file in self.files],
+            "dialect": self.dialect or None,
+            "dialect_reason": self.dialect_reason or None,
+            "inputs": self.inputs,
+            "parity": parity,
+        }
 
 
 def convert_net(
@@ -49,6 +60,7 @@ def convert_net(
     out: str | Path,
     precision: str = "f32",
     inputs: "Callable[[Net], tuple[str, Arrays]] | None" = None,
+    dialect: str | None = None,
 ) -> Conversion:
     """Build `out` and, with `inputs`, compare every engine that is installed on them.
 
@@ -61,6 +73,7 @@ def convert_net(
         out: X.onnx, or X.xml (X.onnx is then written beside it, unless it is the source).
         precision: of an .xml.
         inputs: gives a description and the input arrays for a net; None: nothing is measured.
+        dialect: of the prototxt; None: found out from the text.
 
     Raises:
         NetError: names or precision that do not fit, or a difference above the tolerance.
@@ -76,7 +89,8 @@ def convert_net(
         raise NetError(f"{source}: is an ONNX model already; give -o X.xml and no caffemodel to make OpenVINO IR of it")
     if not from_onnx and weights is None:
         raise NetError(f"{source}: no weights given; usage: rpn3d convert PROTOTXT CAFFEMODEL -o {out}")
-    net = None if weights is None else load_net(source, weights)
+    net = None if weights is None else load_net(source, weights, dialect)
+    read_as = ("", "") if net is None else (net.dialect, net.dialect_reason)
     description, arrays = ("", None) if inputs is None or net is None else inputs(net)
     onnx_path = source if from_onnx else out.with_suffix(".onnx")
     written: list[Path] = []
@@ -87,18 +101,24 @@ def convert_net(
         onnx_to_ir(onnx_path, out, precision)
         written += [out, out.with_suffix(".bin")]
     if arrays is None:
-        return Conversion(tuple(written), "", None)
+        return Conversion(tuple(written), "", None, *read_as)
     try:
         parity = measure(net, onnx_path, out, arrays).check()
     except NetError:
         for file in written:
             file.unlink(missing_ok=True)
         raise
-    return Conversion(tuple(written), description, parity)
+    return Conversion(tuple(written), description, parity, *read_as)
 
 
 def run_caffe_net(
-    net_path: Path, weights: Path, inputs: Path, outputs: Path, engine: str, blobs: Sequence[str] = ()
+    net_path: Path,
+    weights: Path,
+    inputs: Path,
+    outputs: Path,
+    engine: str,
+    blobs: Sequence[str] = (),
+    dialect: str | None = None,
 ) -> None:
     """Run a net on the arrays of an .npz, and write its outputs (and `blobs`) as another, whole or not at all.
 
@@ -114,7 +134,7 @@ def run_caffe_net(
             arrays = {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise NetError(f"{inputs}: cannot be read as .npz ({error})") from error
-    net = load_net(net_path, weights)
+    net = load_net(net_path, weights, dialect)
     missing = sorted(set(net.inputs) - set(arrays))
     if missing:
         raise NetError(

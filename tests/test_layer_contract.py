@@ -4,17 +4,19 @@ One row per type (a type without a row fails the first test). Each row also runs
 not declared with: a spatial size written into an exported graph would show there.
 """
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from caffe_models.errors import NetError, PrototxtError
-from caffe_models.layer import Layer, LayerSpec, Shape, create, layer_types, register
+from caffe_models.errors import CaffeWarning, NetError, PrototxtError
+from caffe_models.layer import FOREIGN_TYPES, Layer, LayerSpec, Shape, create, layer_types, register
 from caffe_models.net import Net
 from caffe_models.text_format import parse_text
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.filterwarnings("ignore::caffe_models.errors.CaffeWarning")
 
 CUBE: Shape = (2, 3, 5, 6, 7)
 OTHER_CUBE: Shape = (2, 3, 6, 4, 9)
@@ -171,6 +173,59 @@ def test_inputs_stay_as_they_are(type_name: str) -> None:
     assert all(torch.equal(feed[blob], before[blob]) for blob in feed)
 
 
+def warnings_of(type_name: str, dialect: str, shape: Shape) -> list[str]:
+    row = ROWS[type_name]
+    loss = 'bottom: "b"' if row.loss else ""
+    dims = " ".join(f"dim: {extent}" for extent in shape)
+    text = (
+        f'layer {{ name: "in" type: "Input" top: "a" top: "b" input_param {{ shape {{ {dims} }} }} }}\n'
+        f'layer {{ name: "it" type: "{type_name}" bottom: "a" {loss} top: "t" }}\n'
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net = Net.from_message(parse_text(text, "NetParameter", dialect), dialect=dialect)
+        net.infer({"a": shape, "b": shape})
+    return [str(one.message) for one in caught if issubclass(one.category, CaffeWarning)]
+
+
+REFUSED_IN_3D = [
+    ("EuclideanLoss", "bvlc intel extended"),
+    ("MVN", "bvlc extended"),
+    ("PReLU", "bvlc"),
+    ("SigmoidCrossEntropyLoss", "intel"),
+    ("SmoothL1Loss", "intel"),
+]
+"""As the reference data's README tells: which of the three Caffes stop at a blob of five axes."""
+
+
+@pytest.mark.parametrize(("type_name", "dialects"), REFUSED_IN_3D)
+def test_what_a_caffe_cannot_run_in_3d_is_run_with_a_warning(type_name: str, dialects: str) -> None:
+    for dialect in layer_types()[type_name].dialects:
+        found = warnings_of(type_name, dialect, CUBE)
+        if dialect not in dialects:
+            assert not found
+            continue
+        assert len(found) == 1, "once, however often shapes are inferred"
+        assert found[0].startswith(f'<text>:2: layer "it" ({type_name}): {dialect} Caffe refuses bottoms of 5 axes')
+        assert not warnings_of(type_name, dialect, PLANE)
+
+
+@pytest.mark.parametrize(
+    "type_name", [name for name in ROWS if layer_types()[name].spatial_axes != (0, None) and name in ROWS]
+)
+def test_spatial_axes_are_as_declared(type_name: str) -> None:
+    """The page on layers shows `spatial_axes`: the row runs within them, and one axis beyond them is refused."""
+    cls, row = layer_types()[type_name], ROWS[type_name]
+    least, most = cls.spatial_axes
+    shape = row.bottoms[0]
+    assert least <= len(shape) - 2 <= (most or 99)
+    beyond = [(*shape[:2], *[6] * axes) for axes in (least - 1, (most or least - 2) + 1) if axes >= 0]
+    layer = net_of(type_name, row).layers[-1]
+    for wrong in beyond:
+        with pytest.raises(PrototxtError):
+            layer.top_shapes([wrong, *row.bottoms[1:]])
+
+
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="ReLU is registered twice"):
         register("ReLU")(layer_types()["Sigmoid"])
@@ -193,10 +248,16 @@ def spec_of(text: str) -> LayerSpec:
 
 def test_unknown_type_lists_the_known_ones() -> None:
     with pytest.raises(PrototxtError) as caught:
-        create(spec_of('name: "c" type: "Convolution3D" bottom: "data" top: "c"'))
+        create(spec_of('name: "c" type: "Convolutional" bottom: "data" top: "c"'))
     text = str(caught.value)
-    assert text.startswith('net.prototxt:4: layer "c": unknown type "Convolution3D", did you mean Convolution?')
+    assert text.startswith('net.prototxt:4: layer "c": unknown type "Convolutional", did you mean Convolution?')
     assert "AbsVal, Accuracy" in text
+
+
+@pytest.mark.parametrize("type_name", FOREIGN_TYPES)
+def test_types_of_other_forks_are_explained(type_name: str) -> None:
+    with pytest.raises(PrototxtError, match=rf'^net.prototxt:4: layer "c" \({type_name}\): a type of another fork'):
+        create(spec_of(f'name: "c" type: "{type_name}" bottom: "data" top: "c"'))
 
 
 @pytest.mark.parametrize(

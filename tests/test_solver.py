@@ -238,7 +238,6 @@ def test_a_snapshot_of_another_solver_type_changes_nothing(folder: Path) -> None
         ("momentum: 0.9", 'type: "LBFGS"', 'unknown solver type "LBFGS" .known types: AdaDelta, AdaGrad, Adam'),
         ("momentum: 0.9", 'regularization_type: "L3"', '"L3"; allowed: L1, L2'),
         ("momentum: 0.9", "iter_size: 0", "iter_size is 0; allowed: 1 or more"),
-        ("momentum: 0.9", "snapshot_format: HDF5", "HDF5 is not written here"),
     ],
 )
 def test_errors_name_file_line_and_what_is_allowed(folder: Path, old: str, new: str, message: str) -> None:

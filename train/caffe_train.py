@@ -11,7 +11,12 @@ from caffe_models.solver import Solver
 
 
 def train_on_arrays(
-    solver_path: Path, feed_path: Path, log_path: Path, weights: Path | None = None, snapshot: Path | None = None
+    solver_path: Path,
+    feed_path: Path,
+    log_path: Path,
+    weights: Path | None = None,
+    snapshot: Path | None = None,
+    dialect: str | None = None,
 ) -> Solver:
     """Run a solver over fed inputs, one iteration for each entry of their first axis that is left to do.
 
@@ -20,6 +25,7 @@ def train_on_arrays(
         log_path: gets one JSON object a line: {"iteration", "lr", "losses": {top: mean over iter_size}}.
         weights: start from this caffemodel; snapshot: go on from this solverstate (iterations before it are passed
             over in the feed).
+        dialect: of solver and net; None: found out from the texts.
 
     Raises:
         NetError: a feed that cannot be read or does not fit the net.
@@ -32,7 +38,7 @@ def train_on_arrays(
             feed = {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise NetError(f"{feed_path}: cannot be read as .npz ({error})") from error
-    solver = Solver.from_prototxt(solver_path, weights=weights)
+    solver = Solver.from_prototxt(solver_path, weights=weights, dialect=dialect)
     if snapshot is not None:
         solver.restore(snapshot)
     size = solver.settings.iter_size

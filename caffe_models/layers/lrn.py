@@ -27,6 +27,8 @@ class LRN(Elementwise):
     """Across: x / (k + alpha / n * sum of squares over n channels) ** beta. Within: the sum is over an n by n window,
     divided by its area with the zeros of the padding, and k is 1, whatever is given (Caffe, lrn_layer.cpp)."""
 
+    spatial_axes = (2, 2)
+
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         message = spec.param("lrn_param")

@@ -58,6 +58,8 @@ class Pooling(Layer):
     """Rounds sizes up. AVE divides by the window clipped to input plus padding, so zeros of the padding count."""
 
     fresh_tops = True
+    spatial_axes = (2, 3)
+    note = "bvlc: 2-D only"
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)

@@ -60,6 +60,8 @@ class Python(Layer):
 
     bottoms_allowed = (0, None)
     tops_allowed = (0, None)
+    no_onnx = "it runs this program's own Python code, which serves training"
+    note = "entries of a registry; code named in a file is never imported"
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
