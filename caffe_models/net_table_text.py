@@ -14,7 +14,7 @@ def net_text(table: NetTable) -> str:
     """The whole report: what was read, a line for each layer (and each further top), totals, weights."""
     lines = [
         f"{short(table.name, 30)}: {short(table.source, 50)}, phase {table.phase}, {table.precision}",
-        f"dialect  {table.dialect} ({short(table.dialect_reason, 96)})",
+        f"dialect  {table.dialect}: {short(table.dialect_reason or 'not detected', 98)}",
         f"inputs   {_blobs(table.inputs)}",
         f"outputs  {_blobs(table.outputs)}",
         "",

@@ -94,8 +94,12 @@ def stored_layers(path: str | os.PathLike[str]) -> list[StoredLayer]:
     if data.startswith(SIGNATURE):
         named = dict.fromkeys(weights, "")
     else:
-        kept = dict.fromkeys(("LayerParameter", "V0LayerParameter"), ("name", "type"))
-        kept |= {"NetParameter": ("layer", "layers"), "V1LayerParameter": ("name", "type", "layer")}
+        kept = {
+            "NetParameter": ("layer", "layers"),
+            "LayerParameter": ("name", "type"),
+            "V1LayerParameter": ("name", "type", "layer"),
+            "V0LayerParameter": ("name", "type"),
+        }
         net = decode(data, "NetParameter", source=os.fspath(path), keep=kept)
         old = [layer.get_message("layer") if layer.has("layer") else layer for layer in net.get_messages("layers")]
         named = {str(one.get("name")): str(one.get("type")) for one in (*old, *net.get_messages("layer"))}
