@@ -56,6 +56,6 @@ def _held(place: Mapping[str, int], staying: set[int]) -> set[int]:
 def _shares(layer: Layer, index: int, position: int, graph: BlobGraph) -> bool:
     """Whether top number `position` is in the memory of the layer's first bottom."""
     kind = layer.spec.type
-    if kind == "Dropout":
+    if kind in ("Dropout", "SpatialDropout"):
         return layer.spec.phase == "TEST"
     return kind in _VIEWS or (kind in _OVERWRITING and index in graph.overwritten and position == 0)

@@ -21,7 +21,7 @@ class LayerRow:
 
     Attributes:
         parameters: values in its blobs; shared ones count with their first layer.
-        multiply_adds: of convolutions, deconvolutions and inner products; 0 for all other types.
+        multiply_adds: of convolutions, deconvolutions, inner products, RNN and LSTM; 0 for all other types.
         top_bytes: of its tops; live_bytes: of all blobs while it runs, see `net_memory.live_bytes`.
         field, stride: of the first top, see `receptive_field.Field`; None: not stated.
     """
@@ -179,8 +179,14 @@ def multiply_adds(layer: Layer, bottoms: Sequence[Shape], tops: Sequence[Shape])
     """How often a weight is multiplied with a value and added; biases and all other arithmetic are left out.
 
     Each weight of a convolution or inner product works once for each output place, of a deconvolution once for each
-    input place (padding is counted as if it were computed).
+    input place (padding is counted as if it were computed); of an RNN or LSTM once for each time and stream, static
+    inputs once for each stream.
     """
+    if layer.spec.type in ("RNN", "LSTM"):
+        matrices = [(index, math.prod(shape)) for index, shape in enumerate(layer.blob_shapes) if len(shape) == 2]
+        times, streams = bottoms[0][:2]
+        static = 2 if len(bottoms) > 2 and len(bottoms[2]) == 2 else -1  # Caffe's order: W_x, b, W_x of the static
+        return sum(size * streams * (1 if index == static else times) for index, size in matrices)
     if layer.spec.type not in ("Convolution", "Deconvolution", "InnerProduct") or not layer.blob_shapes:
         return 0
     weight = math.prod(layer.blob_shapes[0])

@@ -1,5 +1,6 @@
 """The tables of `net_table` and `weights_table` as text that fits 120 columns."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -14,7 +15,9 @@ def net_text(table: NetTable) -> str:
     """The whole report: what was read, a line for each layer (and each further top), totals, weights."""
     lines = [
         f"{short(table.name, 30)}: {short(table.source, 50)}, phase {table.phase}, {table.precision}",
-        f"dialect  {table.dialect}: {short(table.dialect_reason or 'not detected', 98)}",
+        *textwrap.wrap(
+            f"dialect  {table.dialect}: {table.dialect_reason or 'not detected'}", 118, subsequent_indent=" " * 9
+        ),
         f"inputs   {_blobs(table.inputs)}",
         f"outputs  {_blobs(table.outputs)}",
         "",
@@ -124,8 +127,8 @@ def _totals(table: NetTable) -> list[str]:
     lines += [f"  {text}" for text in wrapped(kinds, 104)[1:]]
     lines += [
         f"parameters       {table.parameters:,} ({binary(table.weight_bytes)}B as {table.precision})",
-        f"multiply-adds    {table.multiply_adds:,} in convolutions, deconvolutions and inner products; the rest is not "
-        "counted",
+        f"multiply-adds    {table.multiply_adds:,} in convolutions, deconvolutions, inner products, RNN, LSTM; the "
+        "rest is not counted",
         f"peak of blobs    {binary(table.peak_bytes)}B at layer {short(peak.name, 40) if peak else '-'}: "
         "inputs, what is still to be read, its own tops",
         f"all tops at once {binary(sum(row.top_bytes for row in table.rows))}B: at most what training keeps for its "

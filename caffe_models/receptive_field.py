@@ -14,7 +14,8 @@ from caffe_models.layers.deconvolution import Deconvolution
 from caffe_models.layers.pooling import Pooling
 
 _MIXING = frozenset(
-    {"Reshape", "Flatten", "Permute", "InnerProduct", "Reduction", "MVN", "Python", "LRN", "SPP", "Im2col", "ArgMax"}
+    "Reshape Flatten Permute InnerProduct Reduction MVN Python LRN SPP Im2col ArgMax LSTM RNN ROIPooling Filter "
+    "BatchReindex Normalize Embed".split()
 )
 """Types whose values are of other places than their bottoms', or of all places at once: no field is stated."""
 
