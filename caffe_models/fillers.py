@@ -48,7 +48,11 @@ class FillerSpec:
         """
         if not message.has(field):
             return default if default is not None else FillerSpec()
-        filler = message.get(field)
+        return FillerSpec.of(message.get(field), field, message.spec.dialect)
+
+    @staticmethod
+    def of(filler: "Message", field: str, dialect: str) -> "FillerSpec":
+        """The filler in a FillerParameter; `field` is where it stood. Raises as `read`."""
         where = f"{filler.source}:{filler.line}"
         spec = FillerSpec(
             type=str(filler.get("type")),
@@ -59,7 +63,7 @@ class FillerSpec:
             std=float(filler.get("std")),
             sparse=int(filler.get("sparse")),
             variance_norm=str(filler.get("variance_norm")),
-            symmetric=message.spec.dialect == "bvlc",
+            symmetric=dialect == "bvlc",
             where=where,
         )
         if spec.type not in _FILLERS:

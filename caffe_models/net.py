@@ -117,7 +117,7 @@ class Net:
     def _declared_inputs(self, given: Mapping[str, Shape]) -> dict[str, Shape]:
         declared: dict[str, Shape] = {}
         for layer in self.layers:
-            if layer.spec.type == "Input":
+            if layer.is_input:
                 declared.update(zip(layer.spec.tops, layer.top_shapes([]), strict=True))
         unknown = sorted(set(given) - set(declared))
         if unknown:
@@ -137,7 +137,7 @@ class Net:
         owners: dict[str, list[Any]] = {}
         count = 0
         for layer in self.layers:
-            if layer.spec.type == "Input":
+            if layer.is_input:
                 continue
             bottoms = [shapes[blob] for blob in layer.spec.bottoms]
             shapes.update(zip(layer.spec.tops, layer.top_shapes(bottoms), strict=True))
@@ -183,7 +183,7 @@ class Net:
         for layer in self.layers:
             bottoms = [shapes[blob] for blob in layer.spec.bottoms]
             before.append(bottoms)
-            if layer.spec.type != "Input":
+            if not layer.is_input:
                 shapes.update(zip(layer.spec.tops, layer.top_shapes(bottoms), strict=True))
         return before
 
@@ -302,7 +302,7 @@ class Net:
         values = {blob: self._layout(tensor) for blob, tensor in inputs.items()}
         wanted = {*self.outputs, *keep, *(top for top, _ in self.loss_tops)}
         for index, layer in enumerate(self.layers):
-            if layer.spec.type == "Input":
+            if layer.is_input:
                 continue
             layer.may_overwrite = index in self._overwritten and not self._is_kept(layer, keep)
             self._step(layer, values)

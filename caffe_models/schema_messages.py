@@ -200,6 +200,7 @@ MESSAGES: dict[str, str] = {
     ),
     "SmoothL1LossParameter": "1 sigma float 1",
     "PermuteParameter": "1 order uint32*",
+    "SpatialDropoutParameter": "1 dropout_ratio float 0.5",
     "ROIPoolingParameter": "1 pooled_h uint32, 2 pooled_w uint32, 3 spatial_scale float 1",
     "NormalizeParameter": (
         "1 across_spatial bool true, 2 scale_filler FillerParameter, 3 channel_shared bool true, 4 eps float 1e-10"
@@ -257,7 +258,8 @@ DIALECT_FIELDS: dict[str, dict[str, str]] = {
         "NetParameter": "9 engine string, 11 bn_stats_batch_size int32",
         "LayerParameter": (
             "148 smooth_l1_loss_param SmoothL1LossParameter, 149 engine string, "
-            "154 roi_pooling_param ROIPoolingParameter, 202 permute_param PermuteParameter, "
+            "154 roi_pooling_param ROIPoolingParameter, 155 spatial_dropout_param SpatialDropoutParameter, "
+            "202 permute_param PermuteParameter, "
             "206 norm_param NormalizeParameter"
         ),
         "ConvolutionParameter": _FUSED_RELU + ", 23 coeff float 1",
@@ -269,7 +271,8 @@ DIALECT_FIELDS: dict[str, dict[str, str]] = {
         "NetParameter": "9 engine string",
         "LayerParameter": (
             "148 smooth_l1_loss_param SmoothL1LossParameter, 149 engine string, "
-            "153 roi_pooling_param ROIPoolingParameter, 202 permute_param PermuteParameter, "
+            "153 roi_pooling_param ROIPoolingParameter, 180 spatial_dropout_param SpatialDropoutParameter, "
+            "202 permute_param PermuteParameter, "
             "206 norm_param NormalizeParameter"
         ),
         "ConvolutionParameter": _FUSED_RELU,

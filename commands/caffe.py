@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from commands.options import DialectOption, Json, Quiet, known_dialect, show
+from caffe_models.errors import Rpn3dError
+from commands.options import (
+    DialectOption,
+    InputShapes,
+    Json,
+    Phase,
+    Quiet,
+    known_dialect,
+    read_shapes,
+    say,
+    show,
+)
 
 app = typer.Typer(help="Run, train and look into any Caffe net.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,18 +56,59 @@ def caffe_train(
     train_on_arrays(solver, feed, log, weights, snapshot, known_dialect(dialect))
 
 
-@app.command(name="inspect", epilog="Example: rpn3d caffe inspect deploy.prototxt")
+@app.command(name="inspect", epilog="Example: rpn3d caffe inspect deploy.prototxt --input data=1,1,64,64,64")
 def caffe_inspect(
-    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net.")],
-    phase: Annotated[str, typer.Option(help="TEST or TRAIN.")] = "TEST",
+    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net; or a weights file alone, to list it.")],
+    weights: Annotated[Path | None, typer.Argument(metavar="[CAFFEMODEL]", help="Its weights: do they fit?")] = None,
+    inputs: InputShapes = None,
+    phase: Phase = "TEST",
+    dialect: DialectOption = None,
+    precision: Annotated[str, typer.Option(help="Of values, for the bytes: f32, bf16, f16, int8.")] = "f32",
     as_json: Json = False,
 ) -> None:
-    """List a net's layers with their shapes, parameters and multiply-adds."""
-    import train.python_layers  # noqa: F401  so that our own train nets can be read
-    from caffe_models.net_table import inspect_net, table
+    """Layers with shapes, parameters, multiply-adds, memory and receptive fields; and how weights fit."""
+    from caffe_models.weights_table import looks_like_weights, stored_layers
 
-    rows = inspect_net(net, phase)
-    show(table(rows), [asdict(row) for row in rows], as_json)
+    if looks_like_weights(net):
+        if weights is not None:
+            raise Rpn3dError(f"{net}: is a weights file; the prototxt comes first, then the weights")
+        from caffe_models.net_table_text import stored_text
+
+        stored = stored_layers(net)
+        show(stored_text(str(net), stored), [asdict(layer) for layer in stored], as_json)
+        return
+    import train.python_layers  # noqa: F401  so that our own train nets can be read
+    from caffe_models.net_table import inspect_net
+    from caffe_models.net_table_text import net_text
+
+    table = inspect_net(
+        net,
+        phase.upper(),
+        weights=weights,
+        dialect=known_dialect(dialect),
+        input_shapes=read_shapes(inputs or []),
+        precision=precision,
+    )
+    show(net_text(table), table.as_json(), as_json)
+
+
+@app.command(name="draw", epilog="Example: rpn3d caffe draw deploy.prototxt -o net.svg")
+def caffe_draw(
+    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="X.svg or X.png.")],
+    inputs: InputShapes = None,
+    phase: Phase = "TEST",
+    dialect: DialectOption = None,
+    full: Annotated[bool, typer.Option("--full", help="Draw every layer, nothing grouped.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """A picture of a net: layers grouped into blocks, skip connections, shapes, totals."""
+    import train.python_layers  # noqa: F401  so that our own train nets can be read
+    from caffe_models.draw import draw_net
+
+    shapes = read_shapes(inputs or [])
+    drawn = draw_net(net, out, phase.upper(), dialect=known_dialect(dialect), input_shapes=shapes, full=full)
+    say(f"wrote {out}: {drawn}", quiet)
 
 
 @app.command(

@@ -27,9 +27,8 @@ _HEAD = """# Layer types
 Written by `make docs` from the registry (`caffe_models/layer.py`, one file a type in `caffe_models/layers/`); a test
 holds this page against the code. To add a type, see CONTRIBUTING.md.
 
-- **bvlc, intel, extended**: whether that Caffe has the type; *2-D*: it has, but stops at bottoms of 5 axes, which we run
-  all the same, with a warning. A file of one dialect may use a type of another (forks mixed them) where its text can be
-  read.
+- **bvlc, intel, extended**: whether that Caffe has the type; *2-D*: it has, but stops at bottoms of 5 axes; we run
+  these too, with a warning. A file of one dialect may use a type of another, as forks did, if it can be read.
 - **PyTorch, ONNX Runtime, OpenVINO**: the engines. Exported nets keep free spatial sizes.
 - **axes**: spatial axes of the first bottom; 2 is N, C, H, W and 3 is N, C, D, H, W.
 - **cases**: operator cases computed by that Caffe which contain the type (bvlc / intel / extended) and are compared in

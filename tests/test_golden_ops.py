@@ -73,9 +73,9 @@ def onnxruntime_values(folder: Path, dialect: str) -> None:
 def openvino_values(folder: Path, dialect: str) -> None:
     case = case_of(folder, dialect)
     found = openvino_core()(onnx_of(folder, dialect), case.inputs)
-    assert set(found) == set(case.outputs)
-    for blob, array in found.items():
-        assert_close(array, case.outputs[blob], RELATIVE, blob)
+    assert set(found) >= set(case.outputs)
+    for blob, wanted in case.outputs.items():
+        assert_close(found[blob], wanted, RELATIVE, blob)
 
 
 ENGINES: dict[str, Callable[[Path, str], None]] = {
