@@ -11,9 +11,6 @@ from caffe_models.schema import DIALECTS, message_spec
 from caffe_models.translate_batch_norm import STATISTICS, WEIGHTED
 from caffe_models.translate_pooling import translate_pooling
 
-_UNREGISTERED = {"ROIPooling": ("intel", "extended"), "Normalize": ("intel", "extended")}
-"""Types that we do not run, of some Caffes only."""
-
 
 @dataclass
 class Carrier:
@@ -78,7 +75,7 @@ class Carrier:
 
     def _check_type(self, old: Message, kind: str, rank: int | None, where: str) -> None:
         known = layer_types().get(kind)
-        dialects = known.dialects if known else _UNREGISTERED.get(kind, DIALECTS)
+        dialects = known.dialects if known else DIALECTS
         if self.target not in dialects:
             raise _error(
                 old, old.line, where, f"{self.target} Caffe has no such layer type; only {' and '.join(dialects)} have"
