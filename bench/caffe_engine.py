@@ -232,7 +232,11 @@ def _module(blobs: Weights, phase: str, layout: str) -> "nn.Module":
     made = PlainRpn3d()
     load_caffe(made, blobs)
     made.train(phase == "TRAIN")
-    return made.to(memory_format=torch.channels_last_3d) if layout == "channels-last" else made
+    if layout == "channels-last":
+        for parameter in made.parameters():  # nn.Module.to(memory_format=...) does the same; its type hints lack it
+            if parameter.ndim == 5:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last_3d)
+    return made
 
 
 def _pair(what: str, net: Path, blobs: Weights, crop: int, layout: str, runs: int) -> Pair:
@@ -263,7 +267,8 @@ def _pair(what: str, net: Path, blobs: Weights, crop: int, layout: str, runs: in
                 f"{layout}); allowed: {TOLERANCE:g}. Nothing was timed"
             )
         del outputs
-        engine_s, module_s = [], []
+        engine_s: list[float] = []
+        module_s: list[float] = []
         for turn in range(runs):
             for run, times in ((run_engine, engine_s), (run_module, module_s))[:: 1 if turn % 2 else -1]:
                 times.append(_seconds(run))
