@@ -119,12 +119,14 @@ class ArrayFeed:
     def _next(self, blob: str, stream: "IO[bytes] | Array", step: int) -> Array:
         header = self._headers[blob]
         if isinstance(stream, np.ndarray):
-            return stream[step]
+            taken: Array = stream[step]
+            return taken
         data = stream.read(self._step_bytes(header))
         if len(data) != self._step_bytes(header):
             raise self._short(blob)
         with np.errstate(over="ignore"):
-            return np.asarray(np.frombuffer(data, header.dtype).reshape(header.shape[1:]).astype(np.float32))
+            values: Array = np.frombuffer(data, header.dtype).reshape(header.shape[1:]).astype(np.float32)
+            return values
 
     @staticmethod
     def _step_bytes(header: _Header) -> int:
