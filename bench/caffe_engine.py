@@ -105,6 +105,7 @@ def bench_caffe(
     crops: Sequence[int] = CROPS,
     runs: int = RUNS,
     threads: int = 1,
+    layouts: Sequence[str] = LAYOUTS,
     backward: bool = True,
     memory: bool = True,
     say: Callable[[str], None] = lambda text: None,
@@ -112,9 +113,10 @@ def bench_caffe(
     """Measure the deploy net `net` with `weights`; see the top of this module.
 
     Args:
-        crops: edges of the input in voxels; multiples of 16.
+        crops: edges of the input in voxels; multiples of 16 from 32 on (smaller ones leave BatchNorm a single value).
         runs: timed passes of each of the two, after one that is not timed.
         threads: for PyTorch.
+        layouts: of `LAYOUTS`, the memory formats of weights and inputs.
         backward: time forward+backward in the TRAIN phase too, at the smallest crop.
         memory: measure the memory too.
         say: takes one line of progress at a time.
@@ -124,21 +126,23 @@ def bench_caffe(
     """
     import torch
 
-    if runs < 1 or not crops or any(crop < 16 or crop % 16 for crop in crops):
-        raise Rpn3dError(f"bench: crops {', '.join(map(str, crops))}, runs {runs}; allowed: multiples of 16, 1 or more")
+    if runs < 1 or not crops or any(crop < 32 or crop % 16 for crop in crops):
+        raise Rpn3dError(
+            f"bench: crops {', '.join(map(str, crops))}, runs {runs}; allowed: multiples of 16 from 32 on, 1 or more"
+        )
     torch.set_num_threads(threads)
     blobs = read_caffemodel(weights)
     files = _files(net, weights, runs)
     say("  ".join(f"{name} {seconds:.3f} s" for name, seconds in files.items()))
     pairs = []
-    jobs = [("forward", crop, layout) for crop in crops for layout in LAYOUTS]
-    jobs += [("forward+backward", min(crops), layout) for layout in LAYOUTS] if backward else []
+    jobs = [("forward", crop, layout) for crop in crops for layout in layouts]
+    jobs += [("forward+backward", min(crops), layout) for layout in layouts] if backward else []
     for what, crop, layout in jobs:
         pairs.append(_pair(what, net, blobs, crop, layout, runs))
         say(_pair_line(pairs[-1].as_json()))
     peaks = []
     for crop in crops if memory else ():
-        for layout in LAYOUTS:
+        for layout in layouts:
             engine, module = (_peak_of(one, net, weights, crop, layout, threads) for one in ("engine", "module"))
             peaks.append(Peak(crop, layout, engine, module))
             say(_peak_line(asdict(peaks[-1])))

@@ -97,6 +97,7 @@ class Solver:
         self.test_nets: list[Net] = []
         """Nets that share the trained one's weights by layer name; see `add_test_nets`."""
         self._parameters = net.parameters()
+        self._choose_what_learns()
         self._history = self._new_history()
 
     @staticmethod
@@ -229,7 +230,8 @@ class Solver:
                 with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
                     values = self.net.forward(one)
                     loss = self.net.total_loss(values)
-                loss.backward()  # type: ignore[no-untyped-call]
+                if loss.requires_grad:  # with every blob frozen only statistics are measured anew
+                    loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item() / len(feeds)
                 for top in tops:
                     sums[top] += float(values[top].detach().sum()) / len(feeds)
@@ -309,6 +311,13 @@ class Solver:
         with torch.no_grad():
             for array, tensor in zip(state.history, flat, strict=True):
                 tensor.copy_(torch.from_numpy(array.reshape(tuple(tensor.shape))))
+
+    def _choose_what_learns(self) -> None:
+        """Gradients for whatever has a learning rate, in whichever phase `train_state` may have put the net."""
+        layers = self.net.layers
+        measured = {id(layer.blobs[i]) for layer in layers for i in layer.statistics if i < len(layer.blobs)}
+        for one in self._parameters:
+            one.tensor.requires_grad_(one.lr_mult != 0 and id(one.tensor) not in measured)
 
     def _new_history(self) -> "list[list[torch.Tensor]]":
         """For each kind of history one tensor for each learnable blob, BatchNorm's statistics among them."""

@@ -1,5 +1,6 @@
 """`rpn3d caffe train`: feeds, log, tests, signals; a run that was killed or stopped ends as if it had not been."""
 
+import io
 import json
 import os
 import signal
@@ -170,6 +171,24 @@ def test_the_log_and_progress_of_a_run(here: Path, capsys: pytest.CaptureFixture
     assert [line.split(":")[0] for line in said[1:]] == ["iteration 4/10", "iteration 8/10", "iteration 10/10"]
     assert " lr 0.01, " in said[1]
     assert said[1].endswith(" left")
+
+
+def test_on_a_terminal_there_is_a_bar_with_the_time_left(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    written = []
+    for quiet in (False, True):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        train(here, quiet=quiet)
+        written.append(terminal.getvalue())
+    assert "10/10" in written[0]
+    assert "loss " in written[0]
+    assert "0:00:0" in written[0]
+    assert written[1] == ""
 
 
 def test_the_log_may_be_standard_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from conftest import ROOT
 
 from caffe_models.errors import CaffeWarning, NetError, PrototxtError, WeightsError
 from caffe_models.solver import Solver
-from caffe_models.weights import read_caffemodel, read_solverstate
+from caffe_models.weights import read_caffemodel, read_solverstate, write_caffemodel
 
 NET = """
 name: "small"
@@ -176,40 +176,50 @@ def test_a_full_disk_leaves_the_snapshot_that_was_there(folder: Path, which: Cal
 
 
 KILLED = """
-import os, sys, numpy as np, torch
+import os, numpy as np, torch
 from caffe_models.solver import Solver
+torch.set_num_threads(1)
 solver = Solver.from_prototxt("solver.prototxt")
 rng = np.random.default_rng(0)
 feed = {k: torch.from_numpy(rng.normal(size=(2, n)).astype(np.float32)) for k, n in (("data", 3), ("goal", 2))}
 solver.step(feed)
-solver.snapshot()
+for at in range(1, 5):
+    solver.snapshot_prefix = f"{at}/snap"
+    solver.snapshot()
 solver.step(feed)
-left, fsync = [int(sys.argv[1])], os.fsync
-def dying(handle):
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), 9)
-    fsync(handle)
-os.fsync = dying
-solver.snapshot()
+fsync = os.fsync
+for at in range(1, 5):
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 9
+        continue
+    left = [at]
+    def dying(handle):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), 9)
+        fsync(handle)
+    os.fsync = dying
+    solver.snapshot_prefix = f"{at}/snap"
+    solver.snapshot()
+    os._exit(1)
 """
 
 
-@pytest.mark.parametrize("at", [1, 4])
-def test_a_kill_while_a_snapshot_is_written_leaves_whole_files_only(folder: Path, at: int) -> None:
-    """Killed at the first and at the last flush to the disk; whatever has a snapshot's name can be gone on from."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(at)], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-    )
-    assert done.returncode == -9
-    states = sorted(folder.glob("[!.]*.solverstate"))
-    assert folder / "solver_iter_1.solverstate" in states
-    for state in states:
+def test_a_kill_while_a_snapshot_is_written_leaves_whole_files_only(folder: Path) -> None:
+    """Killed at each of its four flushes to the disk; whatever has a snapshot's name can be gone on from."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=folder, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for at in range(1, 5):
+        states = sorted((folder / str(at)).glob("[!.]*.solverstate"))
+        assert [state.name for state in states] == ["snap_iter_1.solverstate"]
         solver = Solver.from_prototxt(folder / "solver.prototxt")
-        solver.restore(state)
-        assert solver.iteration == int(state.stem[-1])
-    for model in folder.glob("[!.]*.caffemodel"):
-        assert set(read_caffemodel(model)) == {"ip1", "ip3"}
+        solver.restore(states[0])
+        assert solver.iteration == 1
+        models = list((folder / str(at)).glob("[!.]*.caffemodel"))
+        assert len(models) == (2 if at == 4 else 1)  # the weights get their name before the state that names them
+        assert all(set(read_caffemodel(model)) == {"ip1", "ip3"} for model in models)
 
 
 def test_snapshots_are_named_as_in_bvlc_caffe(folder: Path) -> None:
@@ -277,6 +287,48 @@ def test_a_frozen_layer_stays_and_needs_no_gradient(folder: Path) -> None:
     assert not np.array_equal(after["ip3"][0], before["ip3"][0])
     kept = read_solverstate(solver.snapshot()).history[0]
     np.testing.assert_allclose(kept, (1 - 0.9) * 0.01 * before["ip1"][0], rtol=1e-5)
+
+
+def test_with_every_layer_frozen_statistics_are_measured_anew(folder: Path) -> None:
+    """A use that real nets have: lr_mult 0 everywhere, and forward passes that fill BatchNorm's blobs."""
+    frozen = "param { lr_mult: 0 } param { lr_mult: 0 }"
+    net = NET.replace("inner_product_param", f"{frozen} inner_product_param").replace(
+        'type: "Dropout" bottom: "ip1" top: "ip1"',
+        f'type: "BatchNorm" bottom: "ip1" top: "ip1" {frozen} param {{ lr_mult: 0 }}',
+    )
+    (folder / "net.prototxt").write_text(net)
+    solver = Solver.from_prototxt(folder / "solver.prototxt")
+    before = solver.net.weights()
+    solver.step(random_feed(0))
+    after = solver.net.weights()
+    assert after["drop"][2] == 1.0
+    assert all(np.array_equal(one, other) for one, other in zip(before["ip1"], after["ip1"], strict=True))
+
+
+def test_a_net_may_be_trained_in_its_test_phase(folder: Path) -> None:
+    """Without dropout, then; Caffe asks the learning rates alone what learns."""
+    (folder / "solver.prototxt").write_text(PLAIN + "train_state { phase: TEST }")
+    solver = Solver.from_prototxt(folder / "solver.prototxt")
+    before = solver.net.weights()["ip1"][0]
+    losses = [solver.step(random_feed(0)).losses["loss"]]
+    assert not np.array_equal(solver.net.weights()["ip1"][0], before)
+    (folder / "solver.prototxt").write_text(PLAIN.replace("base_lr: 1", "base_lr: 0") + "train_state { phase: TEST }")
+    again = Solver.from_prototxt(folder / "solver.prototxt")
+    losses += [again.step(random_feed(0)).losses["loss"] for _ in range(2)]
+    assert len(set(losses)) == 1
+
+
+def test_bvlc_solvers_may_name_the_weights_to_start_from(folder: Path) -> None:
+    """`weights`, several with commas between them; those given by hand count instead."""
+    source = Solver.from_prototxt(folder / "solver.prototxt", seed=1).net.weights()
+    for name in ("ip1", "ip3"):
+        write_caffemodel(folder / f"{name}.caffemodel", {name: source[name]}, "small", {name: "InnerProduct"})
+    (folder / "solver.prototxt").write_text(SOLVER + 'weights: "ip1.caffemodel, ip3.caffemodel"')
+    solver = Solver.from_prototxt(folder / "solver.prototxt", seed=2, dialect="bvlc")
+    for name in ("ip1", "ip3"):
+        assert np.array_equal(solver.net.weights()[name][0], source[name][0])
+    other = Solver.from_prototxt(folder / "solver.prototxt", {"ip1": source["ip1"]}, seed=2, dialect="bvlc")
+    assert not np.array_equal(other.net.weights()["ip3"][0], source["ip3"][0])
 
 
 def test_propagate_down_false_stops_the_gradient(folder: Path) -> None:
