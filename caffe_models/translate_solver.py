@@ -4,7 +4,8 @@ from pathlib import Path
 
 from caffe_models.errors import PrototxtError
 from caffe_models.message import Message
-from caffe_models.solver_settings import NET_FIELDS, read_settings
+from caffe_models.solver_nets import NET_FIELDS
+from caffe_models.solver_settings import read_settings
 from caffe_models.text_format import parse_text, read_text, write_text
 from caffe_models.translate_fields import Carrier
 

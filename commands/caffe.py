@@ -8,6 +8,7 @@ import typer
 
 from caffe_models.errors import Rpn3dError
 from commands.options import (
+    Cpus,
     DialectOption,
     InputShapes,
     Json,
@@ -45,15 +46,45 @@ def caffe_run(
 def caffe_train(
     solver: Annotated[Path, typer.Argument(metavar="SOLVER", help="The solver prototxt.")],
     feed: Annotated[Path, typer.Option(help=".npz: each Input blob as (iterations, iter_size, *shape).")],
-    log: Annotated[Path, typer.Option(help="Where a JSON object goes for each iteration.")],
+    log: Annotated[Path, typer.Option(help="Where a JSON object goes for each iteration; - is standard output.")],
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
-    snapshot: Annotated[Path | None, typer.Option(help="Go on from this .solverstate.")] = None,
+    snapshot: Annotated[Path | None, typer.Option(help="Go on from this .solverstate, and with its log.")] = None,
+    test_feed: Annotated[
+        list[Path] | None, typer.Option(help=".npz: each Input blob of a test net as (passes, *shape); one a test net.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of fillers and dropout; default: random_seed.")] = None,
     dialect: DialectOption = None,
+    cpus: Cpus = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
-    """Train any Caffe net on arrays, as its solver says."""
+    """Train any Caffe net on arrays, as its solver says.
+
+    Ctrl-C and SIGTERM end the run after the present iteration with a snapshot (exit code 130, 143); SIGHUP writes one.
+    """
+    from runtime.budget import make_budget
     from train.caffe_train import train_on_arrays
 
-    train_on_arrays(solver, feed, log, weights, snapshot, known_dialect(dialect))
+    if as_json and str(log) == "-":
+        raise Rpn3dError("--json and --log - both write to standard output; give one of them")
+    done = train_on_arrays(
+        solver,
+        feed,
+        log,
+        weights,
+        snapshot,
+        test_feeds=test_feed or (),
+        seed=seed,
+        dialect=known_dialect(dialect),
+        threads=make_budget(cpus=cpus).cpus,
+        quiet=quiet,
+    )
+    written = None if done.snapshot is None else str(done.snapshot)
+    result = {"iterations": done.solver.iteration, "snapshot": written, "stopped_by": done.stopped_by}
+    text = f"{done.solver.iteration} iterations" + (f", {written}" if written else "")
+    show(text, result, as_json, quiet or str(log) == "-")
+    if done.stopped_by is not None:
+        raise typer.Exit(128 + done.stopped_by)
 
 
 @app.command(name="inspect", epilog="Example: rpn3d caffe inspect deploy.prototxt --input data=1,1,64,64,64")
