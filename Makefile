@@ -44,9 +44,11 @@ IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml
 CODE   := caffe_models convert runtime train bench commands rpn3d.py setup.py tests
 LIMITS := $(if $(CPUS),--cpus $(CPUS)) $(if $(MEMORY),--memory $(MEMORY)) --precision $(PRECISION)
 
-# The code that decides what a built model holds: a change there rebuilds it. The solver's does not.
-TRAINING := $(addprefix caffe_models/,solver.py solver_settings.py update_rules.py lr_policy.py net_table.py)
-EMITTERS := $(filter-out $(TRAINING),$(wildcard caffe_models/*.py caffe_models/layers/*.py convert/*.py))
+# The code that decides what a built model holds: a change there rebuilds it. The solver's and the tables' do not.
+TRAINING := $(addprefix caffe_models/,solver.py solver_settings.py update_rules.py lr_policy.py)
+VIEWS    := $(addprefix caffe_models/,net_table.py net_table_text.py net_memory.py net_groups.py net_boxes.py \
+            receptive_field.py weights_table.py draw.py draw_layout.py)
+EMITTERS := $(filter-out $(TRAINING) $(VIEWS),$(wildcard caffe_models/*.py caffe_models/layers/*.py convert/*.py))
 
 .PHONY: help detect model phantom test lint types check prototxt docs train bench clean
 

@@ -34,8 +34,8 @@ def detect_binary(path: str | os.PathLike[str]) -> Detection:
 
 
 def read_topology(path: str | os.PathLike[str], dialect: str | None = None) -> Message:
-    """The NetParameter in a `.caffemodel`, without blobs, and without the phase it was saved in, which Caffe writes into
-    every layer. `dialect` None: found out, see `detect_binary`.
+    """The NetParameter in a `.caffemodel`, without blobs, and without the phase it was saved in, which Caffe writes
+    into every layer. `dialect` None: found out, see `detect_binary`.
 
     Raises:
         WeightsError: as `detect_binary`; or no layer is connected; or nothing decides between two readings.

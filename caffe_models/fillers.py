@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_models.errors import PrototxtError
+from caffe_models.schema import DIALECTS
 
 if TYPE_CHECKING:
     from caffe_models.message import Message
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 
 _DRAWN_AT_ONCE = 1 << 20
+_NOT_ON_5D = {"positive_unitball": ("intel", "extended"), "bilinear": ("bvlc", "intel")}
+"""Filler -> the dialects whose Caffe aborts where it meets one on a weight of 5 axes."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class FillerSpec:
     variance_norm: str = "FAN_IN"
     symmetric: bool = False
     """bilinear: BVLC's formula, symmetric for odd kernels too; the other dialects' is not."""
+    refused_on_5d: str = ""
+    """The dialect, where its Caffe cannot use this filler on weights of 5 axes."""
     where: str = "<net>"
 
     @staticmethod
@@ -64,14 +69,17 @@ class FillerSpec:
             sparse=int(filler.get("sparse")),
             variance_norm=str(filler.get("variance_norm")),
             symmetric=dialect == "bvlc",
+            refused_on_5d=dialect if dialect in _NOT_ON_5D.get(str(filler.get("type")), ()) else "",
             where=where,
         )
         if spec.type not in _FILLERS:
             raise PrototxtError(
                 f'{where}: {field}: unknown filler "{spec.type}" (known: {", ".join(sorted(_FILLERS))})'
             )
-        if spec.std < 0 or (spec.type == "uniform" and spec.min > spec.max):
-            raise PrototxtError(f"{where}: {field}: std must not be negative, and min not above max")
+        if (spec.type == "gaussian" and spec.std <= 0) or (spec.type == "uniform" and spec.min > spec.max):
+            raise PrototxtError(f"{where}: {field}: std must be above 0, and min not above max")
+        if spec.sparse != -1 and (spec.type != "gaussian" or spec.sparse < 0):
+            raise PrototxtError(f"{where}: {field}: sparse {spec.sparse}; allowed: 0 or more, with type gaussian alone")
         return spec
 
 
@@ -108,7 +116,13 @@ class UnfilledBlob:
 
 def check_fits(spec: FillerSpec, shape: tuple[int, ...]) -> None:
     """Raises PrototxtError, with the line of the filler, if it cannot fill `shape`: bilinear on a blob that is not 4-D
-    or 5-D with equal spatial sides."""
+    or 5-D with equal spatial sides, or a filler that the dialect's Caffe has no 5-D form of."""
+    if spec.refused_on_5d and len(shape) > 4:
+        others = " and ".join(one for one in DIALECTS if one not in _NOT_ON_5D[spec.type])
+        raise PrototxtError(
+            f"{spec.where}: filler {spec.type} cannot fill a weight of {len(shape)} axes in the {spec.refused_on_5d} "
+            f"dialect (shape {shape}); {others} can"
+        )
     if spec.type == "bilinear" and (len(shape) not in (4, 5) or len(set(shape[2:])) != 1):
         raise PrototxtError(
             f"{spec.where}: filler bilinear needs a 4-D or 5-D weight with equal spatial sides, found shape {shape}"

@@ -69,16 +69,24 @@ def rate(policy: LrPolicy, state: LrState, iteration: int) -> float:
     return policy.base_lr * POLICIES[policy.name](policy, state, iteration)
 
 
+def _power(base: float, exponent: float) -> float:
+    """base ** exponent, infinite where Python would raise (gamma above 1, many iterations), as in Caffe."""
+    try:
+        return float(base**exponent)
+    except (OverflowError, ZeroDivisionError):
+        return math.inf
+
+
 def _step(policy: LrPolicy, state: LrState, iteration: int) -> float:
-    return float(policy.gamma ** (iteration // policy.stepsize))
+    return _power(policy.gamma, iteration // policy.stepsize)
 
 
 def _by_count(policy: LrPolicy, state: LrState, iteration: int) -> float:
-    return float(policy.gamma**state.current_step)
+    return _power(policy.gamma, state.current_step)
 
 
 def _poly(policy: LrPolicy, state: LrState, iteration: int) -> float:
-    return float(max(0.0, 1.0 - iteration / policy.max_iter) ** policy.power)  # 0 after the end; Caffe has NaN there
+    return _power(max(0.0, 1.0 - iteration / policy.max_iter), policy.power)  # 0 after the end; Caffe has NaN there
 
 
 def _sigmoid(policy: LrPolicy, state: LrState, iteration: int) -> float:
@@ -89,8 +97,8 @@ def _sigmoid(policy: LrPolicy, state: LrState, iteration: int) -> float:
 POLICIES: dict[str, Callable[[LrPolicy, LrState, int], float]] = {
     "fixed": lambda policy, state, iteration: 1.0,
     "step": _step,
-    "exp": lambda policy, state, iteration: float(policy.gamma**iteration),
-    "inv": lambda policy, state, iteration: float((1.0 + policy.gamma * iteration) ** -policy.power),
+    "exp": lambda policy, state, iteration: _power(policy.gamma, iteration),
+    "inv": lambda policy, state, iteration: _power(1.0 + policy.gamma * iteration, -policy.power),
     "multistep": _by_count,
     "poly": _poly,
     "sigmoid": _sigmoid,

@@ -227,17 +227,33 @@ class Net:
 
         BVLC Caffe forces the learning rate of statistics to 0; the other two leave it to the prototxt, so that a
         net without `param { lr_mult: 0 }` has its statistics decayed, as theirs.
+
+        Raises:
+            PrototxtError: layers that share a blob give it different multipliers.
         """
-        seen: set[int] = set()
-        found = []
+        owners: dict[int, tuple[Layer, int]] = {}
+        factors: dict[int, dict[str, float]] = {}
+        written: set[tuple[int, str]] = set()  # of factors that stand in the prototxt the first counts
         for layer in self.layers:
+            entries = layer.spec.message.get("param")
             for index, blob in enumerate(layer.blobs):
-                if id(blob) in seen:
-                    continue
-                seen.add(id(blob))
-                lr_mult, decay_mult = layer.multipliers(index)
-                found.append(NetParameter(layer.spec.name, index, blob, lr_mult, decay_mult))
-        return found
+                owner, _ = owners.setdefault(id(blob), (layer, index))
+                mine = dict(zip(("lr_mult", "decay_mult"), layer.multipliers(index), strict=True))
+                held = factors.setdefault(id(blob), dict(mine))
+                for name, factor in mine.items():
+                    if index >= len(entries) or not entries[index].has(name):
+                        continue
+                    if (id(blob), name) in written and held[name] != factor:
+                        raise layer.spec.error(
+                            f'blob {index} has {name} {factor:g}, in layer "{owner.spec.name}", which shares it, '
+                            f"{held[name]:g}; they must be equal"
+                        )
+                    written.add((id(blob), name))
+                    held[name] = factor
+        return [
+            NetParameter(layer.spec.name, index, layer.blobs[index], **factors[blob])
+            for blob, (layer, index) in owners.items()
+        ]
 
     @property
     def loss_tops(self) -> tuple[tuple[str, float], ...]:

@@ -12,7 +12,7 @@ is the caller's: feed, or let a source give, the batch of `solver.iteration`.
 import math
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffe_models import lr_policy
+from caffe_models.atomic import replacing
 from caffe_models.errors import NetError, WeightsError
 from caffe_models.lr_policy import LrState
 from caffe_models.net import Net, NetParameter
-from caffe_models.solver_settings import SolverSettings, beside, read_net, read_settings
+from caffe_models.solver_nets import beside, read_net, read_test_nets, share_weights
+from caffe_models.solver_settings import SolverSettings, read_settings
 from caffe_models.text_format import read_text
 from caffe_models.update_rules import RULES
 from caffe_models.weights import (
@@ -60,6 +62,19 @@ class StepResult:
     snapshot: Path | None = None
 
 
+@dataclass(frozen=True)
+class NetScores:
+    """One test net, run `test_iter` times.
+
+    Attributes:
+        scores: value of every output, mean over the passes; a list where the output has more than one number.
+        loss: the passes' mean sum of losses by loss weight; None unless the solver has `test_compute_loss`.
+    """
+
+    scores: dict[str, float | list[float]]
+    loss: float | None
+
+
 class Solver:
     """Trains `net`. `iteration` counts the iterations done."""
 
@@ -79,7 +94,10 @@ class Solver:
         """Start of the snapshots' names, relative to the working folder unless absolute; may be set."""
         self._lr_state = LrState()
         self._recent: deque[float] = deque(maxlen=settings.average_loss)
+        self.test_nets: list[Net] = []
+        """Nets that share the trained one's weights by layer name; see `add_test_nets`."""
         self._parameters = net.parameters()
+        self._choose_what_learns()
         self._history = self._new_history()
 
     @staticmethod
@@ -92,7 +110,8 @@ class Solver:
         autocast: bool = False,
         dialect: str | None = None,
     ) -> "Solver":
-        """The solver of a text file, with its net filled by its fillers, then by `weights`.
+        """The solver of a text file, with its net filled by its fillers, then by `weights`. The nets that it tests are
+        not read: `add_test_nets` does it.
 
         Args:
             path: solver prototxt; its net is looked for beside it, then in the working folder, as Caffe does.
@@ -114,7 +133,8 @@ class Solver:
         solver = Solver(settings, net, seed, autocast)
         sources: Sequence[str | os.PathLike[str] | Weights] = () if weights is None else (weights,)
         if weights is None and message.spec.dialect == "bvlc":
-            sources = [beside(message, name) for name in message.get_strs("weights")]
+            names = [name.strip() for text in message.get_strs("weights") for name in text.split(",")]
+            sources = [beside(message, name) for name in names]
         for source in sources:
             solver.load(source)
         return solver
@@ -128,6 +148,59 @@ class Solver:
             raise WeightsError(
                 f"{name}: has no layer of the net {self.net.name} (it has {', '.join(list(found)[:5]) or 'no weights'})"
             )
+
+    def add_test_nets(self, path: str | os.PathLike[str], dialect: str | None = None) -> list[Net]:
+        """Read the nets that the solver text tests into `test_nets`, which are returned; layers the trained net has are
+        shared with it, others start from their fillers.
+
+        Raises:
+            PrototxtError: a net cannot be read, or a layer's blobs differ from those of its namesake that is trained.
+        """
+        message = read_text(path, "SolverParameter", dialect)
+        nets = read_test_nets(message, dialect)
+        for net in nets:
+            net.fill(self.seed)
+            net.to_torch(channels_last=True)
+            share_weights(net, self.net)
+        self.test_nets = nets
+        return nets
+
+    @property
+    def test_is_due(self) -> bool:
+        """Whether Caffe would test now, before the next iteration (or after the last)."""
+        interval = self.settings.test_interval
+        if not self.settings.test_iter or not interval or self.iteration % interval:
+            return False
+        return self.iteration > 0 or self.settings.test_initialization
+
+    def test(self, index: int, feeds: "Iterable[Feed]") -> NetScores:
+        """Run test net `index` on `test_iter` feeds; weights and random state stay as they are.
+
+        As in Caffe, a BatchNorm with `use_global_stats: false` in the test net adds to the statistics it shares.
+
+        Raises:
+            NetError: another number of feeds, or one that does not fit the net.
+        """
+        import torch
+
+        net, passes = self.test_nets[index], self.settings.test_iter[index]
+        sums: dict[str, torch.Tensor] = {}
+        total, count = 0.0, 0
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            torch.default_generator.manual_seed(self.seed)
+            for feed in feeds:
+                values = net.forward(feed)
+                count += 1
+                for top in net.outputs:
+                    score = values[top].double()
+                    sums[top] = sums[top] + score if top in sums else score
+                if net.loss_tops:
+                    total += float(net.total_loss(values))
+        if count != passes:
+            raise NetError(f"net {net.name}: {count} feeds for test_iter {passes}; give one for each pass")
+        means = {top: (value / passes).reshape(-1).tolist() for top, value in sums.items()}
+        scores = {top: value if len(value) != 1 else value[0] for top, value in means.items()}
+        return NetScores(scores, total / passes if self.settings.test_compute_loss else None)
 
     @property
     def lr(self) -> float:
@@ -157,14 +230,15 @@ class Solver:
                 with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
                     values = self.net.forward(one)
                     loss = self.net.total_loss(values)
-                loss.backward()  # type: ignore[no-untyped-call]
+                if loss.requires_grad:  # with every blob frozen only statistics are measured anew
+                    loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item() / len(feeds)
                 for top in tops:
                     sums[top] += float(values[top].detach().sum()) / len(feeds)
                 del values, loss
         self._recent.append(total)
         policy = self.settings.policy
-        smoothed = math.fsum(self._recent) / len(self._recent)
+        smoothed = float(np.float32(math.fsum(self._recent) / len(self._recent)))  # what a snapshot can hold
         self._lr_state = lr_policy.advance(policy, self._lr_state, self.iteration, smoothed)
         rate = lr_policy.rate(policy, self._lr_state, self.iteration)
         with torch.no_grad():
@@ -183,7 +257,6 @@ class Solver:
         base = f"{self.snapshot_prefix}_iter_{self.iteration}"
         end = ".h5" if self.settings.snapshot_format == "HDF5" else ""
         model, state = f"{base}.caffemodel{end}", f"{base}.solverstate{end}"
-        write_caffemodel(model, self.net.weights(), self.net.name, self.net.layer_types)
         arrays = [tensor.detach().cpu().contiguous().numpy() for kind in self._history for tensor in kind]
         lr_state = self._lr_state
         plateau = self.settings.policy.name == "plateau"
@@ -195,7 +268,10 @@ class Solver:
             minimum_loss=lr_state.minimum_loss if plateau else None,
             iter_last_event=lr_state.iter_last_event if plateau else None,
         )
-        write_solverstate(state, kept)
+        # Both are on the disk before either gets its name: a full disk or a kill leaves whatever snapshot was there.
+        with replacing(state) as new_state, replacing(model) as new_model:
+            write_caffemodel(new_model, self.net.weights(), self.net.name, self.net.layer_types)
+            write_solverstate(new_state, kept)
         return Path(state)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
@@ -238,6 +314,13 @@ class Solver:
             for array, tensor in zip(state.history, flat, strict=True):
                 tensor.copy_(torch.from_numpy(array.reshape(tuple(tensor.shape))))
 
+    def _choose_what_learns(self) -> None:
+        """Gradients for whatever has a learning rate, in whichever phase `train_state` may have put the net."""
+        layers = self.net.layers
+        measured = {id(layer.blobs[i]) for layer in layers for i in layer.statistics if i < len(layer.blobs)}
+        for one in self._parameters:
+            one.tensor.requires_grad_(one.lr_mult != 0 and id(one.tensor) not in measured)
+
     def _new_history(self) -> "list[list[torch.Tensor]]":
         """For each kind of history one tensor for each learnable blob, BatchNorm's statistics among them."""
         import torch
@@ -273,7 +356,8 @@ class Solver:
         scale /= settings.iter_size
         groups: dict[tuple[float, float], list[int]] = {}
         for index, parameter in enumerate(self._parameters):
-            if parameter.lr_mult:
+            # a frozen blob stays, but Caffe's averages of its gradient go on with the weight decay
+            if parameter.lr_mult or settings.weight_decay * parameter.decay_mult:
                 groups.setdefault((parameter.lr_mult, parameter.decay_mult), []).append(index)
         for (lr_mult, decay_mult), members in groups.items():
             owned = [self._parameters[index] for index in members]

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from commands.options import DialectOption, Json, Quiet, known_dialect, show
+from caffe_models.errors import Rpn3dError
+from commands.options import (
+    Cpus,
+    DialectOption,
+    InputShapes,
+    Json,
+    Phase,
+    Quiet,
+    known_dialect,
+    read_shapes,
+    say,
+    show,
+)
 
 app = typer.Typer(help="Run, train and look into any Caffe net.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -34,29 +46,100 @@ def caffe_run(
 def caffe_train(
     solver: Annotated[Path, typer.Argument(metavar="SOLVER", help="The solver prototxt.")],
     feed: Annotated[Path, typer.Option(help=".npz: each Input blob as (iterations, iter_size, *shape).")],
-    log: Annotated[Path, typer.Option(help="Where a JSON object goes for each iteration.")],
+    log: Annotated[Path, typer.Option(help="Where a JSON object goes for each iteration; - is standard output.")],
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
-    snapshot: Annotated[Path | None, typer.Option(help="Go on from this .solverstate.")] = None,
+    snapshot: Annotated[Path | None, typer.Option(help="Go on from this .solverstate, and with its log.")] = None,
+    test_feed: Annotated[
+        list[Path] | None, typer.Option(help=".npz: each Input blob of a test net as (passes, *shape); one a test net.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of fillers and dropout; default: random_seed.")] = None,
     dialect: DialectOption = None,
-) -> None:
-    """Train any Caffe net on arrays, as its solver says."""
-    from train.caffe_train import train_on_arrays
-
-    train_on_arrays(solver, feed, log, weights, snapshot, known_dialect(dialect))
-
-
-@app.command(name="inspect", epilog="Example: rpn3d caffe inspect deploy.prototxt")
-def caffe_inspect(
-    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net.")],
-    phase: Annotated[str, typer.Option(help="TEST or TRAIN.")] = "TEST",
+    cpus: Cpus = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List a net's layers with their shapes, parameters and multiply-adds."""
-    import train.python_layers  # noqa: F401  so that our own train nets can be read
-    from caffe_models.net_table import inspect_net, table
+    """Train any Caffe net on arrays, as its solver says.
 
-    rows = inspect_net(net, phase)
-    show(table(rows), [asdict(row) for row in rows], as_json)
+    Ctrl-C and SIGTERM end the run after the present iteration with a snapshot (exit code 130, 143); SIGHUP writes one.
+    """
+    from runtime.budget import make_budget
+    from train.caffe_train import train_on_arrays
+
+    if as_json and str(log) == "-":
+        raise Rpn3dError("--json and --log - both write to standard output; give one of them")
+    done = train_on_arrays(
+        solver,
+        feed,
+        log,
+        weights,
+        snapshot,
+        test_feeds=test_feed or (),
+        seed=seed,
+        dialect=known_dialect(dialect),
+        threads=make_budget(cpus=cpus).cpus,
+        quiet=quiet,
+    )
+    written = None if done.snapshot is None else str(done.snapshot)
+    result = {"iterations": done.solver.iteration, "snapshot": written, "stopped_by": done.stopped_by}
+    text = f"{done.solver.iteration} iterations" + (f", {written}" if written else "")
+    show(text, result, as_json, quiet or str(log) == "-")
+    if done.stopped_by is not None:
+        raise typer.Exit(128 + done.stopped_by)
+
+
+@app.command(name="inspect", epilog="Example: rpn3d caffe inspect deploy.prototxt --input data=1,1,64,64,64")
+def caffe_inspect(
+    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net; or a weights file alone, to list it.")],
+    weights: Annotated[Path | None, typer.Argument(metavar="[CAFFEMODEL]", help="Its weights: do they fit?")] = None,
+    inputs: InputShapes = None,
+    phase: Phase = "TEST",
+    dialect: DialectOption = None,
+    precision: Annotated[str, typer.Option(help="Of values, for the bytes: f32, bf16, f16, int8.")] = "f32",
+    as_json: Json = False,
+) -> None:
+    """Layers with shapes, parameters, multiply-adds, memory and receptive fields; and how weights fit."""
+    from caffe_models.weights_table import looks_like_weights, stored_layers
+
+    if looks_like_weights(net):
+        if weights is not None:
+            raise Rpn3dError(f"{net}: is a weights file; the prototxt comes first, then the weights")
+        from caffe_models.net_table_text import stored_text
+
+        stored = stored_layers(net)
+        show(stored_text(str(net), stored), [asdict(layer) for layer in stored], as_json)
+        return
+    import train.python_layers  # noqa: F401  so that our own train nets can be read
+    from caffe_models.net_table import inspect_net
+    from caffe_models.net_table_text import net_text
+
+    table = inspect_net(
+        net,
+        phase.upper(),
+        weights=weights,
+        dialect=known_dialect(dialect),
+        input_shapes=read_shapes(inputs or []),
+        precision=precision,
+    )
+    show(net_text(table), table.as_json(), as_json)
+
+
+@app.command(name="draw", epilog="Example: rpn3d caffe draw deploy.prototxt -o net.svg")
+def caffe_draw(
+    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="X.svg or X.png.")],
+    inputs: InputShapes = None,
+    phase: Phase = "TEST",
+    dialect: DialectOption = None,
+    full: Annotated[bool, typer.Option("--full", help="Draw every layer, nothing grouped.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """A picture of a net: layers grouped into blocks, skip connections, shapes, totals."""
+    import train.python_layers  # noqa: F401  so that our own train nets can be read
+    from caffe_models.draw import draw_net
+
+    shapes = read_shapes(inputs or [])
+    drawn = draw_net(net, out, phase.upper(), dialect=known_dialect(dialect), input_shapes=shapes, full=full)
+    say(f"wrote {out}: {drawn}", quiet)
 
 
 @app.command(
@@ -82,12 +165,12 @@ def caffe_translate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write a net and its weights in another dialect of Caffe, with the same outputs.
+    """Write a net and its weights, or a solver, in another dialect of Caffe, with the same outputs.
 
     Old forms (V0, V1, input fields) come out in today's. Comments are lost.
     """
     import train.python_layers  # noqa: F401  so that our own train nets can be read
-    from caffe_models.translate import translate_files
+    from caffe_models.translate_files import translate_files
 
     done = translate_files(net, to, out, weights, weights_out, known_dialect(dialect), batch_norm)
     show("\n".join(done.lines()), done.as_json(), as_json, quiet)

@@ -19,7 +19,8 @@ from typing import Any
 import train.python_layers  # noqa: F401
 from caffe_models.errors import Rpn3dError
 from caffe_models.net import Net
-from caffe_models.solver_settings import read_net, read_settings
+from caffe_models.solver_nets import read_net
+from caffe_models.solver_settings import read_settings
 from caffe_models.text_format import read_text
 from caffe_models.weights import read_caffemodel, read_solverstate
 

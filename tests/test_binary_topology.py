@@ -11,7 +11,7 @@ from caffe_models.binary_topology import detect_binary, differences, read_topolo
 from caffe_models.errors import PrototxtError, WeightsError
 from caffe_models.net import Net
 from caffe_models.text_format import parse_text
-from caffe_models.translate import translate_files
+from caffe_models.translate_files import translate_files
 from caffe_models.weights import read_caffemodel
 from caffe_models.wire import encode
 

@@ -1,17 +1,23 @@
-"""The solver against trajectories of real Caffes, from its first iteration and from their snapshots; and its errors."""
+"""The solver on small nets: randomness, snapshots, test nets, shared and frozen blobs, and its errors.
 
+Real Caffe's trajectories are held in test_golden_train.py.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import data_folder, need
+from conftest import ROOT
 
-from caffe_models.errors import NetError, PrototxtError, WeightsError
+from caffe_models.errors import CaffeWarning, NetError, PrototxtError, WeightsError
 from caffe_models.solver import Solver
-from caffe_models.weights import read_caffemodel, read_solverstate
-
-CASES = sorted(p.name for p in (data_folder() / "caffe_golden" / "train").glob("*") if p.is_dir()) or ["absent"]
+from caffe_models.weights import read_caffemodel, read_solverstate, write_caffemodel
 
 NET = """
 name: "small"
@@ -39,81 +45,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "net.prototxt").write_text(NET)
     (tmp_path / "solver.prototxt").write_text(SOLVER)
     return tmp_path
-
-
-def golden(name: str) -> Path:
-    return need(data_folder() / "caffe_golden" / "train" / name)
-
-
-def golden_solver(folder: Path, prefix: Path) -> Solver:
-    dialect = "bvlc" if folder.name.startswith("bvlc_") else "extended"
-    solver = Solver.from_prototxt(folder / "solver.prototxt", folder / "initial.caffemodel", dialect=dialect)
-    solver.snapshot_prefix = str(prefix)
-    return solver
-
-
-def feeds(inputs: dict[str, np.ndarray], iteration: int) -> list[dict[str, torch.Tensor]]:
-    passes = len(next(iter(inputs.values()))[iteration])
-    return [{blob: torch.from_numpy(v[iteration, k].copy()) for blob, v in inputs.items()} for k in range(passes)]
-
-
-def assert_weights(solver: Solver, trajectory: dict[str, np.ndarray], prefix: str) -> None:
-    tolerance = 10 * float(trajectory["sensitivity_1e-6"])
-    for layer, blobs in solver.net.weights().items():
-        for index, blob in enumerate(blobs):
-            key = f"{prefix}_{layer}_{index}"
-            if key in trajectory:
-                wanted = trajectory[key]
-                limit = max(tolerance, 1e-5 * max(1.0, float(np.abs(wanted).max())))
-                assert np.abs(blob - wanted).max() <= limit, key
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_trajectory_of_caffe(name: str, tmp_path: Path) -> None:
-    """Losses, rates, weights after the first and the last iteration, and the history in the last snapshot."""
-    folder = golden(name)
-    with np.load(folder / "inputs.npz") as arrays:
-        inputs = dict(arrays)
-    with np.load(folder / "trajectory.npz") as arrays:
-        trajectory = dict(arrays)
-    solver = golden_solver(folder, tmp_path / "snap")
-    iterations = len(trajectory["lr"])
-    tops = [key.removeprefix("loss_") for key in trajectory if key.startswith("loss_")]
-    for iteration in range(iterations):
-        result = solver.step(feeds(inputs, iteration))
-        assert result.iteration == iteration
-        assert result.lr == pytest.approx(float(trajectory["lr"][iteration]), rel=1e-6)
-        for top in tops:
-            wanted = float(trajectory[f"loss_{top}"][iteration].mean())
-            assert result.losses[top] == pytest.approx(wanted, rel=1e-4, abs=1e-6), (top, iteration)
-        if iteration == 0:
-            assert_weights(solver, trajectory, "w1")
-    assert_weights(solver, trajectory, "w")
-    ours = read_solverstate(tmp_path / f"snap_iter_{iterations}.solverstate")
-    theirs = read_solverstate(folder / f"snap_iter_{iterations}.solverstate")
-    assert (ours.iteration, ours.current_step) == (theirs.iteration, theirs.current_step)
-    assert len(ours.history) == len(theirs.history)
-    limit = max(10 * float(trajectory["sensitivity_1e-6"]), 1e-5)
-    for mine, caffe in zip(ours.history, theirs.history, strict=True):
-        assert mine.shape == caffe.shape
-        assert np.abs(mine - caffe).max() <= limit * max(1.0, float(np.abs(caffe).max()))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_going_on_from_a_snapshot_of_caffe(name: str, tmp_path: Path) -> None:
-    folder = golden(name)
-    with np.load(folder / "inputs.npz") as arrays:
-        inputs = dict(arrays)
-    with np.load(folder / "trajectory.npz") as arrays:
-        trajectory = dict(arrays)
-    iterations = len(trajectory["lr"])
-    solver = golden_solver(folder, tmp_path / "snap")
-    solver.restore(folder / f"snap_iter_{iterations // 2}.solverstate")
-    assert solver.iteration == iterations // 2
-    for iteration in range(solver.iteration, iterations):
-        result = solver.step(feeds(inputs, iteration))
-        assert result.lr == pytest.approx(float(trajectory["lr"][iteration]), rel=1e-6)
-    assert_weights(solver, trajectory, "w")
 
 
 def random_feed(iteration: int) -> dict[str, torch.Tensor]:
@@ -222,6 +153,238 @@ def test_a_snapshot_of_another_solver_type_changes_nothing(folder: Path) -> None
     assert np.array_equal(adam.net.weights()["ip1"][0], before)
 
 
+@pytest.mark.parametrize("which", [min, max])
+def test_a_full_disk_leaves_the_snapshot_that_was_there(folder: Path, which: Callable[..., int]) -> None:
+    """The system itself ends a write, as on a full disk: files may be a byte shorter than the smaller (larger) one."""
+    solver = Solver.from_prototxt(folder / "solver.prototxt")
+    solver.snapshot_prefix = str(folder / "out" / "snap")
+    solver.step(random_feed(0))
+    solver.snapshot()
+    before = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    solver.step(random_feed(1))
+    solver.iteration = 1  # the same names again
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (which(map(len, before.values())) - 1, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            solver.snapshot()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in (folder / "out").iterdir()} == before
+    solver.snapshot()
+    assert (folder / "out" / "snap_iter_1.caffemodel").read_bytes() != before["snap_iter_1.caffemodel"]
+
+
+KILLED = """
+import os, numpy as np, torch
+from caffe_models.solver import Solver
+torch.set_num_threads(1)
+solver = Solver.from_prototxt("solver.prototxt")
+rng = np.random.default_rng(0)
+feed = {k: torch.from_numpy(rng.normal(size=(2, n)).astype(np.float32)) for k, n in (("data", 3), ("goal", 2))}
+solver.step(feed)
+for at in range(1, 5):
+    solver.snapshot_prefix = f"{at}/snap"
+    solver.snapshot()
+solver.step(feed)
+fsync = os.fsync
+for at in range(1, 5):
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 9
+        continue
+    left = [at]
+    def dying(handle):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), 9)
+        fsync(handle)
+    os.fsync = dying
+    solver.snapshot_prefix = f"{at}/snap"
+    solver.snapshot()
+    os._exit(1)
+"""
+
+
+def test_a_kill_while_a_snapshot_is_written_leaves_whole_files_only(folder: Path) -> None:
+    """Killed at each of its four flushes to the disk; whatever has a snapshot's name can be gone on from."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=folder, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for at in range(1, 5):
+        states = sorted((folder / str(at)).glob("[!.]*.solverstate"))
+        assert [state.name for state in states] == ["snap_iter_1.solverstate"]
+        solver = Solver.from_prototxt(folder / "solver.prototxt")
+        solver.restore(states[0])
+        assert solver.iteration == 1
+        models = list((folder / str(at)).glob("[!.]*.caffemodel"))
+        assert len(models) == (2 if at == 4 else 1)  # the weights get their name before the state that names them
+        assert all(set(read_caffemodel(model)) == {"ip1", "ip3"} for model in models)
+
+
+def test_snapshots_are_named_as_in_bvlc_caffe(folder: Path) -> None:
+    """Without snapshot_prefix beside the solver under its name; where it names a folder, in there."""
+    assert Solver.from_prototxt(folder / "solver.prototxt").snapshot_prefix == str(folder / "solver")
+    (folder / "solver.prototxt").write_text(SOLVER + f'snapshot_prefix: "{folder}"')
+    assert Solver.from_prototxt(folder / "solver.prototxt").snapshot_prefix == str(folder / "solver")
+    (folder / "solver.prototxt").write_text(SOLVER + 'snapshot_prefix: "some/where"')
+    assert Solver.from_prototxt(folder / "solver.prototxt").snapshot_prefix == "some/where"
+
+
+TWINS = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "one" type: "InnerProduct" bottom: "data" top: "one" param { name: "w" FIRST }
+  inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "two" type: "InnerProduct" bottom: "one" top: "two" param { name: "w" SECOND }
+  inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "sum" type: "Reduction" bottom: "two" top: "sum" loss_weight: 0.5 }
+"""
+PLAIN = 'net: "net.prototxt" base_lr: 1 lr_policy: "fixed" random_seed: 3\n'
+
+
+def twins(folder: Path, first: str, second: str) -> Solver:
+    (folder / "net.prototxt").write_text(TWINS.replace("FIRST", first).replace("SECOND", second))
+    return Solver.from_prototxt(folder / "solver.prototxt")
+
+
+def test_shared_blobs_have_one_set_of_multipliers(folder: Path) -> None:
+    """What only the second layer states counts, as in Caffe; what both state must be equal."""
+    (parameter,) = twins(folder, "decay_mult: 0", "lr_mult: 3").net.parameters()
+    assert (parameter.layer, parameter.lr_mult, parameter.decay_mult) == ("one", 3.0, 0.0)
+    (parameter,) = twins(folder, "lr_mult: 2", "lr_mult: 2").net.parameters()
+    assert (parameter.lr_mult, parameter.decay_mult) == (2.0, 1.0)
+    message = r'net.prototxt:5: layer "two" .*: blob 0 has lr_mult 3, in layer "one", which shares it, 2; they must be'
+    with pytest.raises(PrototxtError, match=message):
+        twins(folder, "lr_mult: 2", "lr_mult: 3")
+
+
+def test_gradients_of_shared_blobs_add_up_and_any_top_may_be_a_loss(folder: Path) -> None:
+    """The loss is half the sum of x W' W'; its gradient by two separate copies of W, added."""
+    (folder / "solver.prototxt").write_text(PLAIN)
+    solver = twins(folder, "", "")
+    before = torch.from_numpy(solver.net.weights()["one"][0])
+    x = random_feed(0)["data"]
+    copies = [before.clone().requires_grad_() for _ in range(2)]
+    (0.5 * (x @ copies[0].T @ copies[1].T).sum()).backward()  # type: ignore[no-untyped-call]
+    wanted = before - sum(copy.grad for copy in copies)  # type: ignore[misc]
+    solver.step({"data": x})
+    np.testing.assert_allclose(solver.net.weights()["one"][0], wanted, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(solver.net.weights()["two"][0], solver.net.weights()["one"][0])
+
+
+def test_a_frozen_layer_stays_and_needs_no_gradient(folder: Path) -> None:
+    """Caffe's average of its gradient still takes up the weight decay: Adam's m is (1 - momentum) decay w."""
+    top = 'bottom: "data" top: "ip1"'
+    (folder / "net.prototxt").write_text(NET.replace(top, top + " param { lr_mult: 0 } param { lr_mult: 0 }"))
+    (folder / "solver.prototxt").write_text(SOLVER + 'type: "Adam"')
+    solver = Solver.from_prototxt(folder / "solver.prototxt")
+    solver.snapshot_prefix = str(folder / "snap")
+    before = solver.net.weights()
+    assert [p.tensor.requires_grad for p in solver.net.parameters()] == [False, False, True, True]
+    solver.step(random_feed(0))
+    after = solver.net.weights()
+    assert np.array_equal(after["ip1"][0], before["ip1"][0])
+    assert not np.array_equal(after["ip3"][0], before["ip3"][0])
+    kept = read_solverstate(solver.snapshot()).history[0]
+    np.testing.assert_allclose(kept, (1 - 0.9) * 0.01 * before["ip1"][0], rtol=1e-5)
+
+
+def test_with_every_layer_frozen_statistics_are_measured_anew(folder: Path) -> None:
+    """A use that real nets have: lr_mult 0 everywhere, and forward passes that fill BatchNorm's blobs."""
+    frozen = "param { lr_mult: 0 } param { lr_mult: 0 }"
+    net = NET.replace("inner_product_param", f"{frozen} inner_product_param").replace(
+        'type: "Dropout" bottom: "ip1" top: "ip1"',
+        f'type: "BatchNorm" bottom: "ip1" top: "ip1" {frozen} param {{ lr_mult: 0 }}',
+    )
+    (folder / "net.prototxt").write_text(net)
+    solver = Solver.from_prototxt(folder / "solver.prototxt")
+    before = solver.net.weights()
+    solver.step(random_feed(0))
+    after = solver.net.weights()
+    assert after["drop"][2] == 1.0
+    assert all(np.array_equal(one, other) for one, other in zip(before["ip1"], after["ip1"], strict=True))
+
+
+def test_a_net_may_be_trained_in_its_test_phase(folder: Path) -> None:
+    """Without dropout, then; Caffe asks the learning rates alone what learns."""
+    (folder / "solver.prototxt").write_text(PLAIN + "train_state { phase: TEST }")
+    solver = Solver.from_prototxt(folder / "solver.prototxt")
+    before = solver.net.weights()["ip1"][0]
+    losses = [solver.step(random_feed(0)).losses["loss"]]
+    assert not np.array_equal(solver.net.weights()["ip1"][0], before)
+    (folder / "solver.prototxt").write_text(PLAIN.replace("base_lr: 1", "base_lr: 0") + "train_state { phase: TEST }")
+    again = Solver.from_prototxt(folder / "solver.prototxt")
+    losses += [again.step(random_feed(0)).losses["loss"] for _ in range(2)]
+    assert len(set(losses)) == 1
+
+
+def test_bvlc_solvers_may_name_the_weights_to_start_from(folder: Path) -> None:
+    """`weights`, several with commas between them; those given by hand count instead."""
+    source = Solver.from_prototxt(folder / "solver.prototxt", seed=1).net.weights()
+    for name in ("ip1", "ip3"):
+        write_caffemodel(folder / f"{name}.caffemodel", {name: source[name]}, "small", {name: "InnerProduct"})
+    (folder / "solver.prototxt").write_text(SOLVER + 'weights: "ip1.caffemodel, ip3.caffemodel"')
+    solver = Solver.from_prototxt(folder / "solver.prototxt", seed=2, dialect="bvlc")
+    for name in ("ip1", "ip3"):
+        assert np.array_equal(solver.net.weights()[name][0], source[name][0])
+    other = Solver.from_prototxt(folder / "solver.prototxt", {"ip1": source["ip1"]}, seed=2, dialect="bvlc")
+    assert not np.array_equal(other.net.weights()["ip3"][0], source["ip3"][0])
+
+
+def test_propagate_down_false_stops_the_gradient(folder: Path) -> None:
+    kind = 'type: "InnerProduct" bottom: "ip1"'
+    (folder / "net.prototxt").write_text(NET.replace(kind, kind + " propagate_down: false"))
+    (folder / "solver.prototxt").write_text(PLAIN)
+    solver = Solver.from_prototxt(folder / "solver.prototxt")
+    before = solver.net.weights()
+    solver.step(random_feed(0))
+    assert np.array_equal(solver.net.weights()["ip1"][0], before["ip1"][0])
+    assert not np.array_equal(solver.net.weights()["ip3"][0], before["ip3"][0])
+
+
+def test_clipping_comes_before_the_division_by_iter_size(folder: Path) -> None:
+    """SGD without momentum, base_lr 1: the step is the sum of both passes' gradients, clipped to 0.5, then halved."""
+    (folder / "solver.prototxt").write_text(PLAIN + "iter_size: 2 clip_gradients: 0.5")
+    solver = twins(folder, "", "")
+    before = solver.net.weights()["one"][0]
+    solver.step([{"data": 10 * random_feed(i)["data"]} for i in range(2)])
+    assert np.linalg.norm(solver.net.weights()["one"][0] - before) == pytest.approx(0.25, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('lr_policy: "fixed"', 'lr_policy: "step" stepsize: 2', 'lr_policy "step" without gamma: the rate falls to 0'),
+        ('lr_policy: "fixed"', 'lr_policy: "multistep" gamma: 0.1', "without stepvalue: the rate never falls"),
+        ('lr_policy: "fixed"', 'lr_policy: "plateau" gamma: 0.1', "without plateau_winsize: the rate never falls"),
+        (
+            'lr_policy: "fixed"',
+            'lr_policy: "multistep" gamma: 0.1 stepvalue: 5 stepvalue: 3',
+            r"the stepvalues \(5, 3\) do not rise",
+        ),
+        (
+            'lr_policy: "fixed"',
+            'lr_policy: "plateau" gamma: 0.1 plateau_winsize: 5 average_loss: 3',
+            "a snapshot does not hold the average_loss",
+        ),
+        ("momentum: 0.9", "momentum: 9", "momentum is 9; outside 0 to less than 1"),
+        ("momentum: 0.9", "snapshot_diff: true", "snapshots hold no gradients"),
+        ("momentum: 0.9", "test_interval: 10", "test_interval without test_iter: nothing is tested"),
+    ],
+)
+def test_what_caffe_takes_without_a_word_is_warned_about(folder: Path, old: str, new: str, message: str) -> None:
+    (folder / "solver.prototxt").write_text(SOLVER.replace(old, new))
+    with pytest.warns(CaffeWarning, match=rf"solver.prototxt:1: .*{message}"):
+        Solver.from_prototxt(folder / "solver.prototxt")
+
+
+def test_a_usual_solver_warns_of_nothing(folder: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """solver_mode: GPU is Caffe's default, and what cannot change a result is passed over in silence."""
+    (folder / "solver.prototxt").write_text(SOLVER + "solver_mode: GPU device_id: 3 debug_info: true display: 20")
+    Solver.from_prototxt(folder / "solver.prototxt")
+    assert [one for one in recwarn if issubclass(one.category, CaffeWarning)] == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -238,6 +401,10 @@ def test_a_snapshot_of_another_solver_type_changes_nothing(folder: Path) -> None
         ("momentum: 0.9", 'type: "LBFGS"', 'unknown solver type "LBFGS" .known types: AdaDelta, AdaGrad, Adam'),
         ("momentum: 0.9", 'regularization_type: "L3"', '"L3"; allowed: L1, L2'),
         ("momentum: 0.9", "iter_size: 0", "iter_size is 0; allowed: 1 or more"),
+        ("momentum: 0.9", "snapshot: -1", "snapshot is -1; allowed: 0 or more"),
+        ('lr_policy: "fixed"', 'lr_policy: "inv" gamma: -1', 'gamma is -1; for lr_policy "inv" allowed: 0 or more'),
+        ("momentum: 0.9", 'momentum: 1 type: "Adam"', "momentum is 1; for type Adam allowed: 0 to less than 1"),
+        ("momentum: 0.9", 'type: "SGD" solver_type: SGD', "found type and the older solver_type; give one"),
     ],
 )
 def test_errors_name_file_line_and_what_is_allowed(folder: Path, old: str, new: str, message: str) -> None:
@@ -250,3 +417,23 @@ def test_errors_name_file_line_and_what_is_allowed(folder: Path, old: str, new: 
 def test_the_older_solver_type_is_understood(folder: Path) -> None:
     (folder / "solver.prototxt").write_text(SOLVER + "solver_type: NESTEROV")
     assert Solver.from_prototxt(folder / "solver.prototxt").settings.type == "Nesterov"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'lr_policy: "plateau" gamma: 0.1',
+            'unknown lr_policy "plateau" .known: fixed, step, exp, inv, multistep, poly',
+        ),
+        ('lr_policy: "sigmoid" gamma: 0.1', 'lr_policy "sigmoid" needs a stepsize of 1 or more'),
+        ('lr_policy: "sigmoid" gamma: -0.1 stepsize: 3', "gamma is -0.1"),
+    ],
+)
+def test_bvlc_caffe_asks_for_more(folder: Path, text: str, message: str) -> None:
+    """The other two know plateau, and take a sigmoid that falls."""
+    (folder / "solver.prototxt").write_text(SOLVER.replace('lr_policy: "fixed"', text + " plateau_winsize: 3"))
+    Solver.from_prototxt(folder / "solver.prototxt", dialect="extended")
+    (folder / "solver.prototxt").write_text(SOLVER.replace('lr_policy: "fixed"', text))
+    with pytest.raises(PrototxtError, match=message):
+        Solver.from_prototxt(folder / "solver.prototxt", dialect="bvlc")

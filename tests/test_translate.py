@@ -20,7 +20,8 @@ from caffe_models.errors import CaffeWarning, NetError, PrototxtError, Rpn3dErro
 from caffe_models.net import Net
 from caffe_models.schema import DIALECTS
 from caffe_models.text_format import parse_text, read_text, write_text
-from caffe_models.translate import Translation, translate, translate_files
+from caffe_models.translate import Translation, translate
+from caffe_models.translate_files import translate_files
 from caffe_models.weights import Weights, read_caffemodel, write_caffemodel
 
 torch = pytest.importorskip("torch")
@@ -465,3 +466,47 @@ def test_the_message_that_is_translated_stays_as_it_was() -> None:
     before = write_text(message)
     translate(message, "bvlc")
     assert write_text(message) == before
+
+
+SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9 '
+
+
+@pytest.mark.parametrize(
+    ("more", "origin", "target", "written"),
+    [
+        ("solver_type: NESTEROV", "bvlc", "extended", 'type: "Nesterov"'),
+        ("layer_wise_reduce: true snapshot_format: HDF5", "bvlc", "intel", "snapshot_format: HDF5"),
+        ('type: "Adam" delta: 0.001', "extended", "bvlc", "delta: 0.001"),
+        ("show_per_class_result: false", "extended", "bvlc", "max_iter: 9"),
+    ],
+)
+def test_solvers(more: str, origin: str, target: str, written: str, tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text(SOLVER + more)
+    done = translate_files(path, target, tmp_path / "out", dialect=origin)
+    text = done.files[0].read_text()
+    assert written in text
+    assert not {"layer_wise_reduce", "show_per_class_result", "solver_type"} & set(text.split(": "))
+    google.Parse(text, message_class("SolverParameter", target)())
+    assert done.translation.changes[-1] == "net still names net.prototxt: translate it too"
+
+
+@pytest.mark.parametrize(
+    ("more", "origin", "target", "message"),
+    [
+        ('\nweights: "w.caffemodel"', "bvlc", "extended", "solver.prototxt:2: the solver: weights .*only bvlc know it"),
+        ("\nlayer_wise_reduce: false", "bvlc", "intel", "solver.prototxt:2: the solver: layer_wise_reduce False"),
+        ('type: "RMSProp" momentum: 0.5', "intel", "extended", "RMSProp knows no momentum"),
+    ],
+)
+def test_what_a_solver_cannot_be(more: str, origin: str, target: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text(SOLVER + more)
+    with pytest.raises(PrototxtError, match=message):
+        translate_files(path, target, tmp_path / "out", dialect=origin)
+    path.write_text(SOLVER.replace("fixed", "plateau"))
+    with pytest.raises(PrototxtError, match='"plateau" cannot be written for bvlc'):
+        translate_files(path, "bvlc", tmp_path / "out", dialect="extended")
+    with pytest.raises(NetError, match="is a solver, which has no weights"):
+        translate_files(path, "intel", tmp_path / "out", path)
+    assert not (tmp_path / "out").exists()

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from caffe_models.errors import WeightsError
 from caffe_models.solver import Solver
 from train.crops import CropSource, Sampling
 from train.dataset import PreparedScan
 from train.python_layers import Crops, set_source
+from train.step_log import cut
 
 LOG_NAME = "log.jsonl"
 MEAN_OVER = 50
@@ -53,7 +53,7 @@ def fast_bf16() -> bool:
 
 def newest(folder: Path, suffix: str) -> list[Path]:
     """Snapshots of a level by iteration, the newest first; `suffix` is .solverstate or .caffemodel."""
-    found = folder.glob(f"*_iter_*{suffix}")
+    found = folder.glob(f"[!.]*_iter_*{suffix}")  # a name with a dot in front was left by a run killed while writing
     return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]), reverse=True)
 
 
@@ -121,23 +121,9 @@ def _resume(solver: Solver, folder: Path, say: Callable[[str], None]) -> None:
             say(f"passed over: {error}")
             continue
         say(f"{folder.name}: goes on from {state.name}")
-        _cut_log(folder / LOG_NAME, solver.iteration)
+        if (folder / LOG_NAME).is_file():
+            cut(folder / LOG_NAME, solver.iteration)
         return
-
-
-def _cut_log(path: Path, iteration: int) -> None:
-    """Leave out what was logged after the snapshot: these iterations are done again."""
-    if path.is_file():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _iteration(line) < iteration]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-
-def _iteration(line: str) -> float:
-    try:
-        content: Any = json.loads(line)
-        return int(content["iteration"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # half a line, written when the run was killed
 
 
 def train(
