@@ -35,13 +35,8 @@ def read(layers: list[Layer]) -> BlobGraph:
     for index, layer in enumerate(layers):
         other = named.setdefault(layer.spec.name, layer.spec)
         if layer.spec.name and other is not layer.spec:
-            warn(
-                str(
-                    layer.spec.error(
-                        f"line {other.line} has a layer of this name; weights are found by name: rename one"
-                    )
-                )
-            )
+            text = f"line {other.line} has a layer of this name too; weights are found by name: rename one"
+            warn(str(layer.spec.error(text)))
         for blob in layer.spec.bottoms:
             if blob not in made_by:
                 raise layer.spec.error(f'bottom "{blob}" is made by no layer before{_hint(blob, layers, made_by)}')

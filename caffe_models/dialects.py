@@ -37,10 +37,14 @@ class Detection:
     dialect: str
     reason: str
     order: tuple[str, ...]
+    possible: frozenset[str]
+    """Those that nothing speaks against."""
 
 
 @dataclass(frozen=True)
-class _Evidence:
+class Evidence:
+    """Something in a text (or, with line 0, in a binary file) that only some dialects have."""
+
     line: int
     what: str
     dialects: frozenset[str]
@@ -52,15 +56,20 @@ def detect(text: str, source: str = "<text>") -> Detection:
     Raises:
         PrototxtError: the text has characters no prototxt can have.
     """
-    return weigh(_evidence(tokenize(text, source)))
+    return detect_in(tokenize(text, source))
+
+
+def detect_in(tokens: Iterable[Token]) -> Detection:
+    """The same of a text's tokens."""
+    return weigh(_evidence(tokens))
 
 
 def told(dialect: str) -> Detection:
     """A dialect that the caller knows."""
-    return Detection(dialect, "as told", (dialect,))
+    return Detection(dialect, "as told", (dialect,), frozenset({dialect}))
 
 
-def weigh(evidence: Iterable[_Evidence]) -> Detection:
+def weigh(evidence: Iterable[Evidence]) -> Detection:
     """What is left of the dialects after every piece of evidence; a piece that contradicts all before it is left out
     (reading the text will name the field that does not fit)."""
     left, reasons = frozenset(DIALECTS), []
@@ -68,33 +77,34 @@ def weigh(evidence: Iterable[_Evidence]) -> Detection:
         both = left & one.dialects
         if both and both != left:
             left = both
-            reasons.append(f"line {one.line}: {one.what} is of {' and '.join(sorted(one.dialects))} only")
+            where = f"line {one.line}: " if one.line else ""
+            reasons.append(f"{where}{one.what} is of {' and '.join(sorted(one.dialects))} only")
     order = tuple(sorted(_ORDER, key=lambda dialect: dialect not in left))
     if not reasons:
-        reasons.append("nothing in the text belongs to one dialect only")
+        reasons.append("nothing in it belongs to one dialect only")
     if len(left) > 1:
         reasons.append(f"{order[0]} reads all that {' and '.join(sorted(left - {order[0]}))} could mean here")
-    return Detection(order[0], "; ".join(reasons), order)
+    return Detection(order[0], "; ".join(reasons), order, left)
 
 
-def _evidence(tokens: Iterable[Token]) -> Iterator[_Evidence]:
+def _evidence(tokens: Iterable[Token]) -> Iterator[Evidence]:
     field, around, sizes = "", [""], set[str]()
     for token, after in pairwise(tokens):
         if token.kind == NAME and after.kind == SIGN and after.text in ":{<":
             field = token.text
             if dialects := _of_field().get(field):
-                yield _Evidence(token.line, field, dialects)
+                yield Evidence(token.line, field, dialects)
             if around[-1] == "pooling_param" and field in _REPEATED_IN_EXTENDED:
                 if field in sizes:
-                    yield _Evidence(token.line, f"{field} of a pooling given more than once", frozenset({"extended"}))
+                    yield Evidence(token.line, f"{field} of a pooling given more than once", frozenset({"extended"}))
                 sizes.add(field)
         elif token.kind == NAME and token.text in MKL_ENGINES:
-            yield _Evidence(token.line, f"engine {token.text}", frozenset({"intel", "extended"}))
+            yield Evidence(token.line, f"engine {token.text}", frozenset({"intel", "extended"}))
         elif token.kind == TEXT and field == "engine":
-            yield _Evidence(token.line, f"engine {token.shown()}", frozenset({"intel", "extended"}))
+            yield Evidence(token.line, f"engine {token.shown()}", frozenset({"intel", "extended"}))
         elif token.kind == TEXT and field == "type":
-            if dialects := _of_type().get(token.text[1:-1]):
-                yield _Evidence(token.line, f"layer type {token.shown()}", dialects)
+            if dialects := types_of_some().get(token.text[1:-1]):
+                yield Evidence(token.line, f"layer type {token.shown()}", dialects)
         elif token.kind == SIGN and token.text in "{<":
             if len(around) > _DEEPEST:
                 return  # no text of Caffe's; the reader will say so
@@ -103,7 +113,7 @@ def _evidence(tokens: Iterable[Token]) -> Iterator[_Evidence]:
         elif token.kind == SIGN and token.text in "}>" and len(around) > 1:
             around.pop()
         elif token.text == "[" and around[-1] == "pooling_param" and field in _REPEATED_IN_EXTENDED:
-            yield _Evidence(token.line, f"{field} of a pooling as a list", frozenset({"extended"}))
+            yield Evidence(token.line, f"{field} of a pooling as a list", frozenset({"extended"}))
 
 
 @cache
@@ -119,7 +129,7 @@ def _of_field() -> dict[str, frozenset[str]]:
 
 
 @cache
-def _of_type() -> dict[str, frozenset[str]]:
+def types_of_some() -> dict[str, frozenset[str]]:
     """The dialects of each layer type that not all of them have."""
     return {
         name: frozenset(layer.dialects) for name, layer in layer_types().items() if set(layer.dialects) != set(DIALECTS)

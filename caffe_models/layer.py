@@ -42,8 +42,8 @@ MOST_AXES, MOST_IN_AXIS = 32, (1 << 31) - 1
 """Caffe's own limits of a blob."""
 
 MOST_VALUES = 1 << 40
-"""Most values in a blob, 4 TB: no net means more. Caffe stops at 2 ** 31 - 1, which an honest net that is looked at for a
-large input may pass; what can be run is a matter of memory."""
+"""Most values in a blob, 4 TB: no net means more. Caffe stops at 2 ** 31 - 1, which an honest net may pass when it is
+looked at for a large input; what can be run is a matter of memory."""
 
 FLOAT, INT64 = 1, 7
 """ONNX's numbers of the element types float32 and int64, for Cast."""
@@ -151,8 +151,6 @@ class Layer(ABC):
             PrototxtError: wrong number of bottoms or tops, or (in subclasses) a setting Caffe does not allow.
         """
         self.spec = spec
-        if self.refused:
-            raise spec.error(self.refused)
         self._held: list[Any] = []
         self._all_filled = True
         self._warned = False
@@ -304,13 +302,24 @@ def layer_types() -> dict[str, type[Layer]]:
     return dict(sorted(_registry.items()))
 
 
-_WRITE_ND = "its kernel, stride and pad are the fork's own; write type: "
+_WRITE_ND = "its kernel, stride and pad are the fork's own; write "
+_THRICE = "with kernel_size, stride and pad given three times (depth, height, width)"
+_CONVOLUTION, _DECONVOLUTION, _POOLING = (
+    f'{_WRITE_ND}type: "{name}" {_THRICE}' for name in ("Convolution", "Deconvolution", "Pooling")
+)
+_DEPTHWISE = 'write type: "Convolution" with group and num_output equal to the number of channels'
+_READER = 'it feeds training; put a layer of type: "Input" with the same tops in its place'
 FOREIGN_TYPES: dict[str, str] = {
-    "Convolution3D": _WRITE_ND + '"Convolution" with kernel_size, stride and pad given three times (depth first)',
-    "Deconvolution3D": _WRITE_ND + '"Deconvolution" with kernel_size, stride and pad given three times (depth first)',
-    "Pooling3D": _WRITE_ND + '"Pooling" with kernel_size, stride and pad given three times (depth first)',
-    "NdConvolution": _WRITE_ND + '"Convolution" with kernel_size, stride and pad given three times (depth first)',
-    "NdPooling": _WRITE_ND + '"Pooling" with kernel_size, stride and pad given three times (depth first)',
+    "BN": 'write a "BatchNorm" and a "Scale" with bias_term: true behind it; its blobs are in another order',
+    "Convolution3D": _CONVOLUTION,
+    "ConvolutionDepthwise": _DEPTHWISE,
+    "DataTransform": _READER,
+    "Deconvolution3D": _DECONVOLUTION,
+    "DepthwiseConvolution": _DEPTHWISE,
+    "NdConvolution": _CONVOLUTION,
+    "NdPooling": _POOLING,
+    "Pooling3D": _POOLING,
+    "VideoData": _READER,
 }
 """Types of forks that never were in one of the three Caffes -> what to do about them."""
 
@@ -325,7 +334,7 @@ def create(spec: LayerSpec) -> Layer:
     if spec.type in FOREIGN_TYPES:
         raise spec.error(f"a type of another fork of Caffe: {FOREIGN_TYPES[spec.type]}")
     if spec.type not in known:
-        near = difflib.get_close_matches(spec.type, known, n=1, cutoff=0.7)
+        near = difflib.get_close_matches(spec.type[:60], known, n=1, cutoff=0.7)
         hint = f", did you mean {near[0]}?" if near else ""
         where = f'{spec.source}:{spec.line}: layer "{spec.name}"'
         raise PrototxtError(f'{where}: unknown type "{spec.type}"{hint} (known: {", ".join(known)})')

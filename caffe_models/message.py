@@ -110,6 +110,17 @@ class Message:
         if line:
             self._lines.setdefault(name, []).append(line)
 
+    def put(self, field: FieldSpec, value: Any, line: int = 0) -> None:
+        """As `set` or `add`, with the field at hand and a value that is in the form of `checked`: for the readers."""
+        if not field.repeated:
+            self._values[field.name] = value
+            if line:
+                self._lines[field.name] = [line]
+            return
+        self._values.setdefault(field.name, []).append(value)
+        if line:
+            self._lines.setdefault(field.name, []).append(line)
+
     def clear(self, name: str) -> None:
         """Unset a field."""
         self.field(name)
@@ -223,7 +234,7 @@ def checked(field: FieldSpec, value: Any) -> Any:
 
 def shortest(value: float) -> float:
     """The shortest decimal that rounds to the same float32; beyond its range infinity, as protobuf does."""
-    if not math.isfinite(value):
+    if not math.isfinite(value) or (value.is_integer() and abs(value) < 1 << 24):  # whole ones, quickly
         return value
     with np.errstate(over="ignore"):
         return float(str(np.float32(value)))

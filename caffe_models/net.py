@@ -11,7 +11,7 @@ import numpy as np
 
 from caffe_models import blob_graph, fillers, loading
 from caffe_models.binary_files import MAX_BYTES
-from caffe_models.errors import NetError
+from caffe_models.errors import NetError, PrototxtError
 from caffe_models.fillers import UnfilledBlob
 from caffe_models.free_memory import format_memory, free_memory
 from caffe_models.layer import Layer, LayerSpec, Shape, create
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
     from caffe_models.weights import Weights
 
+
+_NO_MEMORY = ("allocate memory", "Storage size calculation overflowed")
+"""What PyTorch says in a RuntimeError when a tensor is too large."""
+
+MOST_LAYERS = 5000
+"""Most layers of a net; the deepest that were published have about 3000."""
 
 MOST_WEIGHTS = MAX_BYTES // 4
 """Most weights of a net: as many as a .caffemodel, which protobuf limits to 2 GiB, can hold."""
@@ -48,9 +54,12 @@ class Net:
         """Create the layers, check the wiring and infer all shapes.
 
         Raises:
-            PrototxtError: unknown layer type, bottoms nobody makes, blobs made twice, shapes that do not fit.
+            PrototxtError: more than `MOST_LAYERS` layers, or than `MOST_WEIGHTS` weights; unknown layer type, bottoms
+                nobody makes, blobs made twice, shapes that do not fit.
         """
         self.name = name
+        if len(specs) > MOST_LAYERS:
+            raise PrototxtError(f"{specs[0].source}: has {len(specs)} layers; allowed: {MOST_LAYERS}")
         self.dialect, self.dialect_reason = specs[0].dialect if specs else DEFAULT_DIALECT, ""
         """Of the text the net was made from, and why it was taken for that."""
         self.layers: list[Layer] = [create(spec) for spec in specs]
@@ -269,7 +278,7 @@ class Net:
         try:
             return self._run(inputs, keep)
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
                 raise
             shapes = ", ".join(f"{blob} {tuple(tensor.shape)}" for blob, tensor in inputs.items())
             raise NetError(f"net {self.name}: not enough memory to run it for inputs {shapes}") from error

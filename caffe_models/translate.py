@@ -5,26 +5,22 @@ the learning rates of its statistics, older layer forms. What the other dialect 
 field; what changes nothing is dropped. Comments are lost, and the text comes out in one fixed form.
 """
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffe_models.atomic import replacing
 from caffe_models.errors import CaffeWarning, NetError, PrototxtError, Rpn3dError
 from caffe_models.folding import identity_blobs
 from caffe_models.legacy import is_legacy, modern_net
 from caffe_models.message import Message
 from caffe_models.net import Net
 from caffe_models.schema import DIALECTS
-from caffe_models.text_format import parse_text, read_text, write_text
+from caffe_models.text_format import parse_text, write_text
 from caffe_models.translate_batch_norm import STATISTICS, give_bias, merge, split
 from caffe_models.translate_fields import Carrier
-from caffe_models.weights import read_caffemodel, write_caffemodel
 from caffe_models.weights_hdf5 import ABSENT
 
 if TYPE_CHECKING:
@@ -42,7 +38,7 @@ class Translation:
     """A net in another dialect.
 
     Attributes:
-        net: the NetParameter, as it reads back from `text`.
+        net: the NetParameter (of a solver, the SolverParameter), as it reads back from `text`.
         weights: by the names of its layers; None where none were given.
         changes: what is written differently, one line each.
         origin, reason: the dialect it was read in, and why that.
@@ -65,33 +61,6 @@ class Translation:
         return {layer.get_str("name"): layer.get_str("type") for layer in self.net.get_messages("layer")}
 
 
-@dataclass(frozen=True)
-class Written:
-    """The files of a translation."""
-
-    translation: Translation
-    files: tuple[Path, ...]
-
-    def lines(self) -> list[str]:
-        """For people."""
-        done = self.translation
-        head = [f"read as {done.origin}: {done.reason}", *done.changes]
-        if not done.changes:
-            head.append(f"nothing had to change for {done.target}")
-        return [*head, f"wrote {', '.join(map(str, self.files))}"]
-
-    def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        done = self.translation
-        return {
-            "from": done.origin,
-            "reason": done.reason,
-            "to": done.target,
-            "changes": list(done.changes),
-            "files": [str(file) for file in self.files],
-        }
-
-
 def translate(
     net: Message, target: str, weights: "Weights | None" = None, source: str = "<weights>", batch_norm: str = "keep"
 ) -> Translation:
@@ -107,7 +76,7 @@ def translate(
         WeightsError: the weights do not fit the net.
         NetError: an unknown dialect or `batch_norm`.
     """
-    _check(target, batch_norm)
+    check_wishes(target, batch_norm)
     origin, changes = net.spec.dialect, list[str]()
     if is_legacy(net):
         changes.append("older forms of layers and inputs are written in today's")
@@ -127,47 +96,8 @@ def translate(
     return Translation(again, text, carried, tuple(changes), origin, net.dialect_reason)
 
 
-def translate_files(
-    net_path: Path,
-    target: str,
-    out: Path,
-    weights_path: Path | None = None,
-    weights_out: Path | None = None,
-    dialect: str | None = None,
-    batch_norm: str = "keep",
-) -> Written:
-    """`translate` from files to files.
-
-    Args:
-        out: X.prototxt, or a folder that gets files of the same names.
-        weights_out: None: beside the text, named as it (X.caffemodel), or in the folder as the weights were.
-        dialect: of the net; None: found out from its text.
-
-    Raises:
-        As `translate` and the readers of both files; NetError: a result would replace what is read.
-    """
-    net = read_text(net_path, "NetParameter", dialect)
-    _check(target, batch_norm)
-    text_out = out if out.suffix == ".prototxt" else out / net_path.name
-    if weights_out is not None and weights_path is None:
-        raise NetError(f"{weights_out}: no weights given to write there; name them after the prototxt")
-    if weights_path is not None and weights_out is None:
-        weights_out = out.with_suffix(".caffemodel") if out.suffix == ".prototxt" else out / weights_path.name
-    for read, written in ((net_path, text_out), (weights_path, weights_out)):
-        if read is not None and written is not None and written.exists() and os.path.samefile(read, written):
-            raise NetError(f"{written}: would replace what is read; name another file or folder with -o")
-    weights = None if weights_path is None else read_caffemodel(weights_path)
-    done = translate(net, target, weights, str(weights_path), batch_norm)
-    files = [text_out]
-    if weights_out is not None and done.weights is not None:
-        write_caffemodel(weights_out, done.weights, done.net.get_str("name"), done.layer_types)
-        files.append(weights_out)
-    with replacing(text_out) as temporary:
-        temporary.write_text(done.text, encoding="utf-8")
-    return Written(done, tuple(files))
-
-
-def _check(target: str, batch_norm: str) -> None:
+def check_wishes(target: str, batch_norm: str) -> None:
+    """Raises NetError for a dialect or a way with BatchNorm that there is not."""
     if target not in DIALECTS:
         raise NetError(f'no dialect "{target}" (known: {", ".join(DIALECTS)})')
     if batch_norm not in BATCH_NORM:

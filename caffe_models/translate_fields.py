@@ -11,9 +11,6 @@ from caffe_models.schema import DIALECTS, message_spec
 from caffe_models.translate_batch_norm import STATISTICS, WEIGHTED
 from caffe_models.translate_pooling import translate_pooling
 
-_UNREGISTERED = {"ROIPooling": ("intel", "extended"), "Normalize": ("intel", "extended")}
-"""Types that we do not run, of some Caffes only."""
-
 
 @dataclass
 class Carrier:
@@ -78,7 +75,7 @@ class Carrier:
 
     def _check_type(self, old: Message, kind: str, rank: int | None, where: str) -> None:
         known = layer_types().get(kind)
-        dialects = known.dialects if known else _UNREGISTERED.get(kind, DIALECTS)
+        dialects = known.dialects if known else DIALECTS
         if self.target not in dialects:
             raise _error(
                 old, old.line, where, f"{self.target} Caffe has no such layer type; only {' and '.join(dialects)} have"
@@ -103,7 +100,7 @@ class Carrier:
         if not old.field(name).is_message:
             self._plain(old, made, name, where, line)
             return
-        carry: Callable[[Message], Message] = lambda one: self._message(one, where)  # noqa: E731
+        carry: Callable[[Message], Message] = lambda one: self.message(one, where)  # noqa: E731
         made.set(name, [carry(one) for one in value] if old.field(name).repeated else carry(value), line)
 
     def _plain(self, old: Message, made: Message, name: str, where: str, line: int) -> None:
@@ -118,7 +115,8 @@ class Carrier:
             return
         made.set(name, value, line)
 
-    def _message(self, old: Message, where: str) -> Message:
+    def message(self, old: Message, where: str) -> Message:
+        """Any other message in the target dialect. Raises PrototxtError as `net` does."""
         made = Message(message_spec(old.spec.name, self.target), old.source, old.line)
         for name in old.names():
             self._field(old, made, name, where, old.line_of(name))

@@ -120,7 +120,7 @@ def _rounding(old: Message, made: Message, target: str, fail: Callable[[str, int
         made.set("round_mode", old.get_str("round_mode"))
     elif old.get_str("round_mode") != "CEIL":
         raise fail(
-            f"round_mode FLOOR cannot be written for {target}, whose pooling always rounds up; remove it if sizes divide",
+            f"round_mode FLOOR cannot be written for {target}, whose pooling rounds up; remove it if sizes divide",
             old.line_of("round_mode"),
         )
 

@@ -116,7 +116,7 @@ def caffe_draw(
     epilog="Example: rpn3d caffe translate old.prototxt old.caffemodel --to extended -o translated/",
 )
 def caffe_translate(
-    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net, in any dialect, V0 and V1 too.")],
+    net: Annotated[Path, typer.Argument(metavar="PROTOTXT", help="The net; or a .caffemodel alone, which holds one.")],
     weights: Annotated[Path | None, typer.Argument(metavar="[CAFFEMODEL]", help="Its weights.")] = None,
     *,
     to: Annotated[str, typer.Option("--to", help="bvlc, intel or extended.")],
@@ -134,9 +134,12 @@ def caffe_translate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write a net and its weights in another dialect of Caffe, with the same outputs. Comments are lost."""
+    """Write a net and its weights, or a solver, in another dialect of Caffe, with the same outputs.
+
+    Old forms (V0, V1, input fields) come out in today's. Comments are lost.
+    """
     import train.python_layers  # noqa: F401  so that our own train nets can be read
-    from caffe_models.translate import translate_files
+    from caffe_models.translate_files import translate_files
 
     done = translate_files(net, to, out, weights, weights_out, known_dialect(dialect), batch_norm)
     show("\n".join(done.lines()), done.as_json(), as_json, quiet)

@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from caffe_models.errors import NetError
+from caffe_models.binary_topology import differences
+from caffe_models.errors import NetError, warn
 from caffe_models.net import Net
 from caffe_models.weights import read_caffemodel
 from convert.to_onnx import net_to_onnx, rpn3d_version, save_onnx
@@ -20,6 +21,8 @@ def load_net(net: str | Path, weights: str | Path, dialect: str | None = None) -
     """
     loaded = Net.from_prototxt(net, dialect=dialect)
     loaded.load(read_caffemodel(weights), str(weights), strict=True)  # a deploy net with random weights is a mistake
+    for text in differences(loaded, weights):
+        warn(text)
     return loaded
 
 

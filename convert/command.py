@@ -1,8 +1,7 @@
 """What `rpn3d convert` does: build the file asked for, and prove on real input that it is the net."""
 
 import tempfile
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caffe_models.atomic import replacing
-from caffe_models.errors import NetError
+from caffe_models.errors import NetError, PrototxtError
 from convert.build import load_net
+from convert.npz import read_arrays
 from convert.parity import Parity, measure
 from convert.run_net import run_onnxruntime, run_openvino, run_torch
 from convert.to_onnx import net_to_onnx, save_onnx
 from convert.to_openvino import IR_PRECISIONS, onnx_to_ir
 
 if TYPE_CHECKING:
+    from caffe_models.layer import Shape
     from caffe_models.net import Net
     from convert.run_net import Arrays
 
@@ -122,25 +123,25 @@ def run_caffe_net(
 ) -> None:
     """Run a net on the arrays of an .npz, and write its outputs (and `blobs`) as another, whole or not at all.
 
+    Everything that can be refused is refused before the net runs, which may take long.
+
     Raises:
-        NetError: an unknown engine, arrays that cannot be read or do not fit, intermediate blobs outside torch.
+        NetError: an unknown engine, arrays that cannot be read or do not fit, intermediate blobs outside torch, a net
+            that the memory cannot hold, an engine that fails.
+        PrototxtError, WeightsError: the net or its weights cannot be read.
     """
     if engine not in ("torch", "onnxruntime", "openvino"):
         raise NetError(f'engine "{engine}" is not known; allowed: torch, onnxruntime, openvino')
     if blobs and engine != "torch":
         raise NetError(f"--blobs works with --engine torch only, found {engine}")
-    try:
-        with np.load(inputs, allow_pickle=False) as stored:
-            arrays = {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise NetError(f"{inputs}: cannot be read as .npz ({error})") from error
+    if outputs.suffix != ".npz":
+        raise NetError(f"{outputs}: the name of the outputs must end in .npz")
+    if outputs.is_dir():
+        raise NetError(f"{outputs}: is a folder; name the .npz to write")
     net = load_net(net_path, weights, dialect)
-    missing = sorted(set(net.inputs) - set(arrays))
-    if missing:
-        raise NetError(
-            f"{inputs}: has no array for input {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}"
-        )
-    arrays = {name: arrays[name] for name in net.inputs}
+    if absent := sorted(set(blobs) - set(net.shapes)):
+        raise NetError(f"{net_path}: has no blob {', '.join(absent)} (blobs: {', '.join(net.shapes)})")
+    arrays = read_arrays(inputs, net.inputs, lambda shapes: check_inputs(net, shapes, inputs, engine))
     if engine == "torch":
         results = run_torch(net, arrays, keep=blobs)
     else:
@@ -149,7 +150,31 @@ def run_caffe_net(
             save_onnx(net_to_onnx(net), onnx_path)
             run = run_onnxruntime if engine == "onnxruntime" else run_openvino
             results = run(onnx_path, arrays)
-    if outputs.suffix != ".npz":
-        raise NetError(f"{outputs}: the name of the outputs must end in .npz")
     with replacing(outputs) as temporary:
         np.savez(temporary, allow_pickle=False, **results)
+
+
+def check_inputs(net: "Net", shapes: "Mapping[str, Shape]", source: Path, engine: str = "torch") -> None:
+    """Refuse inputs of shapes that the net cannot take.
+
+    Spatial extents are free where the layers allow it; channels are the prototxt's, and so is the batch outside torch.
+
+    Raises:
+        NetError: names `source`, the blob, what was found and what is allowed; or the memory that is lacking.
+    """
+    fixed = 2 if engine != "torch" else 1
+    for blob, shape in shapes.items():
+        declared = net.inputs[blob]
+        same = shape[:2] == declared[:2] if fixed == 2 else shape[1:2] == declared[1:2]
+        if len(shape) != len(declared) or not same or 0 in shape:
+            raise NetError(f"{source}: {blob} has shape {shape}; allowed: {_allowed(declared, fixed)}")
+    try:
+        net.check_memory(shapes)
+    except PrototxtError as error:
+        found = ", ".join(f"{blob} {shape}" for blob, shape in shapes.items())
+        raise NetError(f"{source}: the net cannot take {found}: {error}") from error
+
+
+def _allowed(declared: "Shape", fixed: int) -> str:
+    batch = str(declared[0]) if fixed == 2 or len(declared) < 2 else "any batch"
+    return ", ".join([batch, *(str(extent) for extent in declared[1:2]), *["any extent"] * (len(declared) - 2)])

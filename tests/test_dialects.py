@@ -13,7 +13,7 @@ def pooling(fields: str) -> str:
     return f'layer {{ type: "Pooling" pooling_param {{ {fields} }} }}'
 
 
-UNDECIDED = "nothing in the text belongs to one dialect only"
+UNDECIDED = "nothing in it belongs to one dialect only"
 
 
 @pytest.mark.parametrize(

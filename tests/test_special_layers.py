@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from caffe_golden import session_of
+from caffe_golden import openvino_core, session_of
 
 from caffe_models.errors import CaffeWarning, NetError, PrototxtError
 from caffe_models.net import Net
@@ -21,8 +21,8 @@ INPUT_2D = (
 )
 
 
-def net_of(text: str, phase: str = "TEST") -> Net:
-    return Net.from_message(parse_text(text, "NetParameter", "extended", "net.prototxt"), phase, "extended")
+def net_of(text: str, phase: str = "TEST", dialect: str = "extended") -> Net:
+    return Net.from_message(parse_text(text, "NetParameter", dialect, "net.prototxt"), phase, dialect)
 
 
 def one_layer(name: str, kind: str, bottom: str, more: str = "") -> str:
@@ -121,3 +121,21 @@ def test_infogain_loss_refuses_scores_where_it_wants_probabilities() -> None:
         net_of(text).to_torch().forward(feed)
     with pytest.raises(PrototxtError, match="Intel Caffe's formula is not known"):
         Net.from_message(parse_text(text, "NetParameter", "intel"), dialect="intel")
+
+
+@pytest.mark.parametrize("dialect", ["extended", "intel"])
+@pytest.mark.parametrize("bins", [3, 6, 7, 14])
+def test_bins_of_regions_are_the_same_in_every_engine(dialect: str, bins: int) -> None:
+    """Boxes of 1 to 127 cells. Of 7 bins over 57 cells the last ends at 58 in float32 and at 57 in whole numbers."""
+    boxes = np.array([[0, 3, 0, 3 + more, 0] for more in range(127)], np.float32)
+    feed = {"x": np.arange(140, dtype=np.float32).reshape(1, 1, 1, 140), "boxes": boxes}
+    text = 'layer { name: "in" type: "Input" top: "x" top: "boxes" input_param { '
+    text += "shape { dim: 1 dim: 1 dim: 1 dim: 140 } shape { dim: 127 dim: 5 } } }\n"
+    text += 'layer { name: "r" type: "ROIPooling" bottom: "x" bottom: "boxes" top: "r" '
+    net = net_of(text + f"roi_pooling_param {{ pooled_h: 1 pooled_w: {bins} }} }}\n", dialect=dialect)
+    model = net_to_onnx(net).SerializeToString()
+    found = net.to_torch().forward({blob: torch.from_numpy(array) for blob, array in feed.items()})["r"].numpy()
+    np.testing.assert_array_equal(session_of(model).run(["r"], feed)[0], found)
+    np.testing.assert_array_equal(openvino_core()(model, feed)["r"], found)
+    if bins == 7:
+        assert found[56, 0, 0].tolist() == [11, 19, 27, 35, 43, 51, 60 if dialect == "extended" else 59]

@@ -20,7 +20,8 @@ from caffe_models.errors import CaffeWarning, NetError, PrototxtError, Rpn3dErro
 from caffe_models.net import Net
 from caffe_models.schema import DIALECTS
 from caffe_models.text_format import parse_text, read_text, write_text
-from caffe_models.translate import Translation, translate, translate_files
+from caffe_models.translate import Translation, translate
+from caffe_models.translate_files import translate_files
 from caffe_models.weights import Weights, read_caffemodel, write_caffemodel
 
 torch = pytest.importorskip("torch")
@@ -120,7 +121,7 @@ def test_every_operator_case(dialect: str, target: str, tmp_path: Path) -> None:
     need(data_folder() / "caffe_golden")
     wrong = []
     for name, folder in op_folders(dialect).items():
-        impossible = name in skipped()[target] and name not in MADE_POSSIBLE
+        impossible = name not in op_folders(target) and name not in MADE_POSSIBLE
         if target == "intel" and dialect != "intel" and name in SAYS_WHAT_INTEL_CANNOT:
             impossible = True
         message = read_text(folder / "deploy.prototxt", dialect=dialect)
@@ -136,6 +137,11 @@ def test_every_operator_case(dialect: str, target: str, tmp_path: Path) -> None:
             continue
         if impossible:
             wrong.append(f"{name}: translated, but real Caffe says: {skipped()[target].get(name)}")
+            continue
+        if target == dialect and done.net.equals(message):
+            assert {key: [b.tobytes() for b in blobs] for key, blobs in (done.weights or {}).items()} == {
+                key: [b.tobytes() for b in blobs] for key, blobs in weights.items()
+            }
             continue
         case = read_case(folder, dialect)
         before = outputs(case.net, case.inputs)
@@ -256,7 +262,7 @@ def test_what_a_dialect_cannot_say(text: str, origin: str, target: str, message:
             "extended",
             "net.prototxt:3: .*round_mode FLOOR cannot be written for extended",
         ),
-        ("\nround_mode: FLOOR", "bvlc", "intel", "whose pooling always rounds up"),
+        ("\nround_mode: FLOOR", "bvlc", "intel", "whose pooling rounds up"),
         (
             'pool: AVE pad: 1 avg_include_pad: false } engine: "MKLDNN" softmax_param {',
             "intel",
@@ -281,7 +287,7 @@ def test_splitting_keeps_rules_rates_fillers_and_names() -> None:
     done = texts(text, "extended", "bvlc")
     norms, scales = only(done, "BatchNorm"), only(done, "Scale")
     assert norms[0] == (
-        'name: "b" type: "BatchNorm" bottom: "data" top: "data" param { lr_mult: 0 } param { lr_mult: 0 } param { lr_mult: 0 }'
+        f'name: "b" type: "BatchNorm" bottom: "data" top: "data"{" param { lr_mult: 0 }" * 3}'
         " include { phase: TRAIN } batch_norm_param { eps: 0.1 }"
     )
     assert scales[0] == (
@@ -460,3 +466,47 @@ def test_the_message_that_is_translated_stays_as_it_was() -> None:
     before = write_text(message)
     translate(message, "bvlc")
     assert write_text(message) == before
+
+
+SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9 '
+
+
+@pytest.mark.parametrize(
+    ("more", "origin", "target", "written"),
+    [
+        ("solver_type: NESTEROV", "bvlc", "extended", 'type: "Nesterov"'),
+        ("layer_wise_reduce: true snapshot_format: HDF5", "bvlc", "intel", "snapshot_format: HDF5"),
+        ('type: "Adam" delta: 0.001', "extended", "bvlc", "delta: 0.001"),
+        ("show_per_class_result: false", "extended", "bvlc", "max_iter: 9"),
+    ],
+)
+def test_solvers(more: str, origin: str, target: str, written: str, tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text(SOLVER + more)
+    done = translate_files(path, target, tmp_path / "out", dialect=origin)
+    text = done.files[0].read_text()
+    assert written in text
+    assert not {"layer_wise_reduce", "show_per_class_result", "solver_type"} & set(text.split(": "))
+    google.Parse(text, message_class("SolverParameter", target)())
+    assert done.translation.changes[-1] == "net still names net.prototxt: translate it too"
+
+
+@pytest.mark.parametrize(
+    ("more", "origin", "target", "message"),
+    [
+        ('\nweights: "w.caffemodel"', "bvlc", "extended", "solver.prototxt:2: the solver: weights .*only bvlc know it"),
+        ("\nlayer_wise_reduce: false", "bvlc", "intel", "solver.prototxt:2: the solver: layer_wise_reduce False"),
+        ('type: "RMSProp" momentum: 0.5', "intel", "extended", "RMSProp knows no momentum"),
+    ],
+)
+def test_what_a_solver_cannot_be(more: str, origin: str, target: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text(SOLVER + more)
+    with pytest.raises(PrototxtError, match=message):
+        translate_files(path, target, tmp_path / "out", dialect=origin)
+    path.write_text(SOLVER.replace("fixed", "plateau"))
+    with pytest.raises(PrototxtError, match='"plateau" cannot be written for bvlc'):
+        translate_files(path, "bvlc", tmp_path / "out", dialect="extended")
+    with pytest.raises(NetError, match="is a solver, which has no weights"):
+        translate_files(path, "intel", tmp_path / "out", path)
+    assert not (tmp_path / "out").exists()

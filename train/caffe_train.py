@@ -36,7 +36,7 @@ def train_on_arrays(
     try:
         with np.load(feed_path, allow_pickle=False) as stored:
             feed = {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise NetError(f"{feed_path}: cannot be read as .npz ({error})") from error
     solver = Solver.from_prototxt(solver_path, weights=weights, dialect=dialect)
     if snapshot is not None:

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caffe_models.layer import Layer, Shape, register
+from caffe_models.layer import Layer, LayerSpec, Shape, register
 
 if TYPE_CHECKING:
     import torch
 
-_INSTEAD = (
-    "use the deploy net, which has inputs instead, or replace the layer by one of "
-    'type: "Input" with the same tops and input_param { shape { dim: ... } }'
-)
+_INSTEAD = "use the deploy net, which has inputs instead, or put an Input layer with the same tops in its place"
 
 
 class DataReader(Layer):
@@ -20,6 +17,11 @@ class DataReader(Layer):
     bottoms_allowed = (0, None)
     tops_allowed = (0, None)
     no_onnx = "data comes from the caller"
+
+    def __init__(self, spec: LayerSpec) -> None:
+        top = (*spec.tops, "data")[0]
+        example = f'layer {{ name: "{top}" type: "Input" top: "{top}" input_param {{ shape {{ dim: 1 dim: ... }} }} }}'
+        raise spec.error(f"{self.refused}: {example}" if spec.tops else self.refused)
 
     def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         raise self.spec.error(self.refused)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import torch
 
 
+MOST_SIZE = 65535
+"""Beyond any number of channels; the bottom is padded by half of it."""
+
+
 @dataclass(frozen=True)
 class LRNParams:
     """Caffe's LRNParameter; k serves ACROSS_CHANNELS only."""
@@ -41,6 +45,8 @@ class LRN(Elementwise):
         )
         if self.params.size % 2 == 0:
             raise spec.error(f"local_size {self.params.size}; it must be odd", message.line)
+        if self.params.size > MOST_SIZE:
+            raise spec.error(f"local_size {self.params.size}; allowed: odd, at most {MOST_SIZE}", message.line)
 
     def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != 4:

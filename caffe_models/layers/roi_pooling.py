@@ -1,14 +1,36 @@
 """ROIPooling of Fast R-CNN: each box max-pooled to a fixed number of bins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from caffe_models.errors import NetError
-from caffe_models.layer import Layer, LayerSpec, OnnxGraph, Shape, register
+from caffe_models.layer import FLOAT, INT64, Layer, LayerSpec, OnnxGraph, Shape, int64, register
 
 if TYPE_CHECKING:
     import torch
+
+
+_MOST_CELLS = 1024
+"""Boxes from this many cells a side on are rounded in whole numbers in exported nets."""
+
+
+@cache
+def float32_differs(bins: int, up: bool) -> npt.NDArray[np.float32]:
+    """By how many cells Fast R-CNN's float32 begins (`up`: ends) of bins lie off those in whole numbers; a row for each
+    number of cells a box has, a column for each bin. Nearly all are 0."""
+    cells = np.arange(_MOST_CELLS + 1)[:, None]
+    numbers = np.arange(bins) + up
+    size = cells.astype(np.float32) / np.float32(bins)
+    edge = numbers.astype(np.float32) * size
+    whole = -(-numbers * cells // bins) if up else numbers * cells // bins
+    differs = (np.ceil(edge) if up else np.floor(edge)) - whole
+    differs[-1] = 0
+    return np.asarray(differs, np.float32)
 
 
 @dataclass(frozen=True)
@@ -33,10 +55,7 @@ class ROIPooling(Layer):
     fresh_tops = True
     dialects = ("intel", "extended")
     spatial_axes = (2, 2)
-    note = (
-        "bins are rounded in float32 (intel: whole numbers, exact in PyTorch and OpenVINO); ONNX Runtime computes in "
-        "float32 and OpenVINO in whole numbers, which differs by one cell for few extents, e.g. 7 bins over 57 cells"
-    )
+    note = "bins are rounded in float32, as by Fast R-CNN, in intel files in whole numbers"
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
@@ -94,9 +113,85 @@ class ROIPooling(Layer):
         return [value.masked_fill(empty, 0.0)]
 
     def to_onnx(self, graph: OnnxGraph, bottoms: Sequence[str], tops: Sequence[str]) -> None:
-        boxes = bottoms[1]
-        if graph.rank(boxes) > 2:
-            boxes = graph.fresh(f"{self.spec.name}_boxes")
-            graph.node("Flatten", [bottoms[1]], [boxes], axis=1)
-        pooled = {"pooled_shape": list(self.params.bins), "spatial_scale": self.params.scale}
-        graph.node("MaxRoiPool", [bottoms[0], boxes], tops, **pooled)
+        """Every bin as a box of its own, pooled to 1 x 1: with several bins the engines' MaxRoiPool disagree about the
+        rounding (ONNX Runtime as Fast R-CNN, OpenVINO as Intel Caffe), with one there is nothing to round."""
+        name, rank, channels = self.spec.name, graph.rank(bottoms[1]), graph.shape(bottoms[0])[1]
+        high, wide = self.params.bins
+
+        def step(op: str, inputs: list[str], part: str, **attributes: int) -> str:
+            value = graph.fresh(f"{name}_{part}")
+            graph.node(op, inputs, [value], **attributes)
+            return value
+
+        def number(value: float, part: str) -> str:
+            return graph.constant(np.array(value, np.float32), f"{name}_{part}")
+
+        def span(low: str, last: str, bins: int, axis: int) -> tuple[str, str, str]:
+            """Begin, last cell and emptiness of each bin, in the plane; (R, bins)."""
+            one, zero = number(1, "one"), number(0, "zero")
+            cells = step("Max", [step("Add", [step("Sub", [last, low], "extent"), one], "cells"), one], "cells")
+            edges = np.arange(bins + 1, dtype=np.float32)[None]
+            begin, end = (graph.constant(part, f"{name}_bins") for part in (edges[:, :-1], edges[:, 1:]))
+            begin, end = (
+                self._edges_onnx(step, graph, cells, begin, bins),
+                self._edges_onnx(step, graph, cells, end, bins, up=True),
+            )
+            size = step("Cast", [step("Shape", [bottoms[0]], "size", start=axis, end=axis + 1)], "size", to=FLOAT)
+            begin, end = (
+                step("Min", [step("Max", [step("Add", [edge, low], "edge"), zero], "inside"), size], "clipped")
+                for edge in (begin, end)
+            )
+            empty = step("LessOrEqual", [end, begin], "empty")
+            return begin, step("Sub", [end, one], "last"), empty
+
+        boxes = step("Flatten", [bottoms[1]], "boxes", axis=1) if rank > 2 else bottoms[1]
+        parts = [graph.fresh(f"{name}_{part}") for part in ("batch", "x1", "y1", "x2", "y2")]
+        graph.node("Split", [boxes], parts, axis=1, num_outputs=5)
+        corners = []
+        for part in parts[1:]:
+            scaled = step("Mul", [part, number(self.params.scale, "scale")], "scaled")
+            size = step("Floor", [step("Add", [step("Abs", [scaled], "size"), number(0.5, "half")], "more")], "whole")
+            corners.append(step("Mul", [step("Sign", [scaled], "sign"), size], "corner"))
+        x1, y1, x2, y2 = corners
+        left, right, narrow = span(x1, x2, wide, 3)
+        top, bottom, flat = span(y1, y2, high, 2)
+        grid = graph.constant(int64(graph.shape(bottoms[1])[0], high, wide), f"{name}_grid")
+        column, row = graph.constant(int64(2), f"{name}_column"), graph.constant(int64(1), f"{name}_row")
+        shape = graph.constant(int64(-1, 1), f"{name}_each")
+
+        def spread(value: str, axis: str) -> str:
+            """One value for each bin of each box, as a column."""
+            return step(
+                "Reshape", [step("Expand", [step("Unsqueeze", [value, axis], "apart"), grid], "grid"), shape], "each"
+            )
+
+        batch = spread(parts[0], column)
+        each = [spread(left, row), spread(top, column), spread(right, row), spread(bottom, column)]
+        every = step("Concat", [batch, *each], "bins", axis=1)
+        pooled = graph.fresh(f"{name}_pooled")
+        graph.node("MaxRoiPool", [bottoms[0], every], [pooled], pooled_shape=[1, 1], spatial_scale=1.0)
+        places = graph.constant(int64(graph.shape(bottoms[1])[0], high, wide, channels), f"{name}_places")
+        ordered = graph.fresh(f"{name}_ordered")
+        graph.node("Transpose", [step("Reshape", [pooled, places], "apart")], [ordered], perm=[0, 3, 1, 2])
+        gone = step(
+            "Or", [step("Unsqueeze", [narrow, row], "narrow"), step("Unsqueeze", [flat, column], "flat")], "gone"
+        )
+        graph.node("Where", [step("Unsqueeze", [gone, row], "empty"), number(0, "zero"), ordered], tops)
+
+    def _edges_onnx(
+        self, step: Callable[..., str], graph: OnnxGraph, cells: str, numbers: str, bins: int, up: bool = False
+    ) -> str:
+        """As `edges`, in whole numbers, which every engine divides alike; where float32 rounds to another cell, a table
+        by the number of cells says so (OpenVINO multiplies by a reciprocal where it is told to divide)."""
+        name = self.spec.name
+        whole = step("Cast", [step("Mul", [numbers, cells], "product")], "whole", to=INT64)
+        if up:
+            whole = step("Add", [whole, graph.constant(int64(bins - 1), f"{name}_up")], "up")
+        edge = step("Div", [whole, graph.constant(int64(bins), f"{name}_count")], "bin")
+        edge = step("Cast", [edge], "edge", to=FLOAT)
+        if self.spec.dialect == "intel":
+            return edge
+        row = step("Min", [cells, graph.constant(np.array(_MOST_CELLS, np.float32), f"{name}_most")], "row")
+        row = step("Squeeze", [step("Cast", [row], "row", to=INT64), graph.constant(int64(1), f"{name}_side")], "row")
+        table = graph.constant(float32_differs(bins, up), f"{name}_differs")
+        return step("Add", [edge, step("Gather", [table, row], "differs", axis=0)], "edge")
