@@ -69,7 +69,7 @@ def opencv_as_is(job: Job, inputs: Mapping[str, Array]) -> tuple[Run, str]:
 
 def opencv_spelled(job: Job, inputs: Mapping[str, Array]) -> tuple[Run, str]:
     """The same on a prototxt in the spelling it understands, see `bench.engines.spelled_for_opencv`, and on a
-    caffemodel with names, types and blobs alone."""
+    caffemodel with names and blobs alone."""
     return _opencv(job["spelled"], job["plain"], job, inputs)
 
 

@@ -28,7 +28,8 @@ from caffe_models.net_table import table_of
 from caffe_models.net_table_text import short
 from caffe_models.text_format import read_text
 from caffe_models.text_writer import write_text
-from caffe_models.weights import write_caffemodel
+from caffe_models.translate import translate
+from caffe_models.weights import Weights, read_caffemodel, write_caffemodel
 from convert.build import load_net
 from convert.parity import TOLERANCE, difference, random_inputs
 from convert.run_net import Arrays
@@ -160,22 +161,28 @@ def inputs_for(net_path: Path, npz: Path | None, shapes: Mapping[str, tuple[int,
     return {blob: arrays[blob] for blob in net.inputs}
 
 
-def spelled_for_opencv(net_path: Path, axes: int) -> str:
-    """The prototxt as OpenCV 4's importer wants it: kernel, pad and stride of convolutions once for each axis, and no
-    `engine`, which its schema lacks. Pooling has no form that it takes in 3-D (its kernel_size may stand only once)."""
-    message = read_text(net_path, "NetParameter")
-    for layer in message.get("layer"):
+def spelled_for_opencv(net_path: Path, weights_path: Path) -> tuple[str, Weights]:
+    """Text and weights of a 3-D net as OpenCV 4's importer wants them, as far as there is such a form.
+
+    Kernel, pad and stride of convolutions stand once for each axis, there is no `engine`, which its schema lacks, and
+    gamma and beta of a BatchNorm are a Scale layer. Pooling has no form that it takes in 3-D: its kernel_size may stand
+    only once there, and is then 2-D.
+
+    Raises:
+        Rpn3dError: the net cannot be translated.
+    """
+    weights = read_caffemodel(weights_path)
+    done = translate(read_text(net_path, "NetParameter"), "extended", weights, str(weights_path), "split")
+    for layer in done.net.get("layer"):
         if layer.has("convolution_param"):
             param = layer.get("convolution_param")
             for field in ("kernel_size", "stride", "pad", "dilation"):
                 values = tuple(param.get(field))
                 if len(values) == 1:
-                    param.set(field, values * axes)
+                    param.set(field, values * 3)
         _clear(layer, "engine")
-        if layer.has("batch_norm_param"):
-            _clear(layer.get("batch_norm_param"), "engine")
-    _clear(message, "engine")
-    return write_text(message)
+    _clear(done.net, "engine")
+    return write_text(done.net), done.weights or {}
 
 
 def _shown(path: Path) -> str:
@@ -193,8 +200,9 @@ def _prepare(task: Task, net: Net, folder: Path) -> dict[str, Any]:
     np.savez(folder / "inputs.npz", allow_pickle=False, **task.inputs)
     spelled = folder / "spelled.prototxt"
     if any(len(shape) == 5 for shape in net.inputs.values()):
-        spelled.write_text(spelled_for_opencv(task.net, 3), encoding="utf-8")
-        write_caffemodel(folder / "plain.caffemodel", net.weights(), net.name, net.layer_types)
+        text, weights = spelled_for_opencv(task.net, task.weights)
+        spelled.write_text(text, encoding="utf-8")
+        write_caffemodel(folder / "plain.caffemodel", weights, net.name, {})
     problem = ""
     try:
         save_onnx(net_to_onnx(net), folder / "net.onnx")

@@ -171,16 +171,25 @@ def _set_x(places: Sequence[_Place], rows: Sequence[Sequence[int]]) -> None:
 def _columns(places: Sequence[_Place], rows: Sequence[Sequence[int]]) -> list[int]:
     """The column of every place: links that go straight down, chosen so that none crosses another."""
     column = list(range(len(places)))
+    above_it, below_it = [0] * len(places), [0] * len(places)  # boxes on the longest way to a place, and from it
+    for row in rows:
+        for number in row:
+            longest = max((above_it[n] for n in places[number].up), default=0)
+            above_it[number] = longest + (places[number].box is not None)
+    for row in reversed(rows):
+        for number in row:
+            longest = max((below_it[n] for n in places[number].down), default=0)
+            below_it[number] = longest + (places[number].box is not None)
     for upper, lower in itertools.pairwise(rows):
         above = {number: index for index, number in enumerate(upper)}
         below = {number: index for index, number in enumerate(lower)}
         links = [(u, v) for u in upper for v in places[u].down if (places[u].box is None) == (places[v].box is None)]
         mean_below = {u: sum(below[n] for n in places[u].down) / max(1, len(places[u].down)) for u in upper}
         mean_above = {v: sum(above[n] for n in places[v].up) / max(1, len(places[v].up)) for v in lower}
-        ranked = [  # lanes first; then the middle one of several
-            (places[u].box is not None, abs(below[v] - mean_below[u]) + abs(above[u] - mean_above[v]), below[v], u, v)
-            for u, v in links
-        ]
+        ranked = []  # lanes first; then the middle one of several; of two the one on the longer way through the net
+        for u, v in links:
+            off = abs(below[v] - mean_below[u]) + abs(above[u] - mean_above[v])
+            ranked.append((places[u].box is not None, off, -above_it[u] - below_it[v], above[u] + below[v], u, v))
         taken: list[tuple[int, int]] = []
         for *_, u, v in sorted(ranked):
             a, b = above[u], below[v]

@@ -37,17 +37,17 @@ def box_of(net: Net, group: Group, bottoms: Sequence[Shape], top: Shape | None, 
     if group.residual:
         title, plain = _residual(layers, group.repeats, bottoms, top)
         kind = "residual"
+        half = (width - 3) // 2
+        name = f"{short(layers[0].spec.name, half)} … {short(layers[-1].spec.name, half)}"
     else:
         main = next((layer for layer in layers if _is_main(layer)), layers[0])
         title, kind = _title(main, bottoms, top)
         plain = " · ".join(layer.spec.type for layer in layers if layer is not main)
-    names = [layers[0].spec.name, *([layers[-1].spec.name] if len(layers) > 1 else [])]
-    half = (width - 3) // 2 if len(names) > 1 else width
+        name = short(main.spec.name, width + 6)
     lines = [("title", short(title, width))]
     lines += [("plain", short(plain, width + 4))] if plain else []
     lines += [("shape", short(shape_text(top), width))] if top is not None else []
-    if not title.endswith(f" {names[0]}"):
-        lines.append(("name", short(" … ".join(short(name, half) for name in names), width + 6)))
+    lines += [] if title.endswith(f" {name}") else [("name", name)]
     return Box(kind, tuple(lines))
 
 

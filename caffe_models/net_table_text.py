@@ -18,8 +18,8 @@ def net_text(table: NetTable) -> str:
         *textwrap.wrap(
             f"dialect  {table.dialect}: {table.dialect_reason or 'not detected'}", 118, subsequent_indent=" " * 9
         ),
-        f"inputs   {_blobs(table.inputs)}",
-        f"outputs  {_blobs(table.outputs)}",
+        *_blobs("inputs", table.inputs),
+        *_blobs("outputs", table.outputs),
         "",
         f"{'layer':<{_NAME}}{'type':<{_TYPE}}{'top shape':<{_SHAPE}}{'parameters':>12}{'mult-adds':>11}"
         f"{'top':>9}{'live':>9}{'field':>9}{'step':>6}",
@@ -45,7 +45,7 @@ def stored_text(source: str, layers: Sequence[StoredLayer]) -> str:
     bare = len(layers) - len(holding)
     lines += [
         "",
-        f"{source}: {len(layers)} layers, {len(holding)} with blobs, {bare} without; "
+        f"{short(source, 50)}: {len(layers)} layers, {len(holding)} with blobs, {bare} without; "
         f"{values:,} values, {binary(4 * values)} as f32",
         "The prototxt is the truth about the topology, which the dialects write with different field numbers.",
     ]
@@ -55,7 +55,7 @@ def stored_text(source: str, layers: Sequence[StoredLayer]) -> str:
 def fit_lines(fit: WeightsFit) -> list[str]:
     """What of a weights file goes where, and what does not; long lists in full, wrapped."""
     verdict = "every layer gets its blobs" if fit.fits else "does NOT fit the net"
-    lines = [f"weights  {fit.source}: {verdict}; {len(fit.loaded)} layers loaded"]
+    lines = [f"weights  {short(fit.source, 60)}: {verdict}; {len(fit.loaded)} layers loaded"]
     kinds = (
         ("missing", "in the net only, would keep initial values", fit.missing),
         ("unused", "in the file only", fit.unused),
@@ -67,7 +67,8 @@ def fit_lines(fit: WeightsFit) -> list[str]:
             lines += [f"    {text}" for text in wrapped(names, 110)]
     if fit.misfits:
         lines.append(f"  misfits {len(fit.misfits)}:")
-        lines += [f"    {text}" for text in fit.misfits]
+        for text in fit.misfits:
+            lines += textwrap.wrap(text, 112, initial_indent=" " * 4, subsequent_indent=" " * 6)
     return lines
 
 
@@ -138,8 +139,9 @@ def _totals(table: NetTable) -> list[str]:
     return lines
 
 
-def _blobs(shapes: Mapping[str, Shape]) -> str:
-    return ", ".join(f"{short(name, 40)} {shown(shape)}" for name, shape in shapes.items()) or "none"
+def _blobs(what: str, shapes: Mapping[str, Shape]) -> list[str]:
+    texts = wrapped([f"{short(name, 40)} {shown(shape)}" for name, shape in shapes.items()] or ["none"], 108)
+    return [f"{what if index == 0 else '':<9}{text}" for index, text in enumerate(texts)]
 
 
 def _scaled(value: float, base: int, units: Sequence[str]) -> str:

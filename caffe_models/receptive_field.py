@@ -14,8 +14,10 @@ from caffe_models.layers.deconvolution import Deconvolution
 from caffe_models.layers.pooling import Pooling
 
 _MIXING = frozenset(
-    "Reshape Flatten Permute InnerProduct Reduction MVN Python LRN SPP Im2col ArgMax LSTM RNN ROIPooling Filter "
-    "BatchReindex Normalize Embed".split()
+    {
+        *("ArgMax", "BatchReindex", "Embed", "Filter", "Flatten", "Im2col", "InnerProduct", "LRN", "LSTM", "MVN"),
+        *("Normalize", "Permute", "Python", "Reduction", "Reshape", "RNN", "ROIPooling", "SPP"),
+    }
 )
 """Types whose values are of other places than their bottoms', or of all places at once: no field is stated."""
 

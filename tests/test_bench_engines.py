@@ -111,10 +111,15 @@ def test_a_net_without_an_onnx_form_is_refused_by_those_engines_alone() -> None:
     assert "no ONNX form" in rows["onnxruntime f32"]["message"]
 
 
-def test_the_spelling_for_opencv_has_each_axis_and_no_engine() -> None:
-    text = spelled_for_opencv(net_folder("bn5") / "deploy.prototxt", 3)
+def test_the_spelling_for_opencv_has_each_axis_no_engine_and_scale_layers() -> None:
+    folder = net_folder("bn5")
+    text, weights = spelled_for_opencv(folder / "deploy.prototxt", folder / "weights.caffemodel")
     assert "engine" not in text
     assert text.count("kernel_size: 3") == 3
+    assert text.count('type: "Scale"') == 3
+    assert {name: len(blobs) for name, blobs in weights.items() if name.startswith("b")} == {
+        "b1": 3, "b1_scale": 2, "b2": 3, "b2_scale": 2, "b3": 3, "b3_scale": 2,
+    }  # fmt: skip
 
 
 def test_inputs(tmp_path: Path) -> None:

@@ -1,21 +1,24 @@
 """The table of a net: figures worked out by hand, and memory against what PyTorch really holds."""
 
 import json
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from caffe_golden import net_folder
-from conftest import ROOT
+from caffe_golden import net_folder, op_folders
+from conftest import ROOT, data_folder, need
 
-from caffe_models.errors import NetError, PrototxtError
+from caffe_models.errors import NetError, PrototxtError, Rpn3dError
 from caffe_models.net import Net
 from caffe_models.net_table import NetTable, inspect_net, table_of
 from caffe_models.net_table_text import binary, decimal, net_text, per_axis, short, stored_text, wrapped
 from caffe_models.weights import read_caffemodel, write_caffemodel
 from caffe_models.weights_table import looks_like_weights, stored_layers
+from commands.options import read_shapes
 
 DEPLOY = ROOT / "prototxt" / "rpn3d" / "deploy.prototxt"
 HEAD = 'name: "t" layer { name: "data" type: "Input" top: "data" input_param { shape { %s } } }\n'
@@ -265,3 +268,47 @@ def test_numbers_people_can_read() -> None:
     assert (short("abcdefghij", 7), short("abc", 7)) == ("abc…hij", "abc")
     assert (per_axis((0.5, 0.5)), per_axis((3, 1, 5))) == ("1/2", "3x1x5")
     assert wrapped(["aa", "bb", "cc"], 7) == ["aa, bb,", "cc"]
+
+
+@pytest.mark.parametrize("dialect", ["bvlc", "extended", "intel"])
+def test_every_golden_case_is_told_right(dialect: str) -> None:
+    """Weights that a real Caffe saved fit, whatever the layer type; and no table is too wide."""
+    folders = op_folders(dialect)
+    if not folders:
+        need(data_folder() / "caffe_golden" / "ops" / dialect)
+    for name, folder in folders.items():
+        weights = folder / "weights.caffemodel"
+        table = inspect_net(folder / "deploy.prototxt", dialect=dialect, weights=weights if weights.exists() else None)
+        assert table.weights is None or table.weights.fits, name
+        assert max(map(len, net_text(table).splitlines())) <= 120, name
+        stored = sum(layer.values for layer in stored_layers(weights)) if weights.exists() else table.parameters
+        assert stored >= table.parameters, name
+
+
+def test_recurrent_layers_work_at_each_time() -> None:
+    text = (
+        'layer { name: "cont" type: "Input" top: "cont" input_param { shape { dim: 5 dim: 2 } } }\n'
+        'layer { name: "l" type: "LSTM" bottom: "data" bottom: "cont" top: "l" '
+        'recurrent_param { num_output: 4 weight_filler { type: "xavier" } } }\n'
+    )
+    table = rows_of(text, 5, 2, 3)
+    assert table.rows[-1].multiply_adds == 5 * 2 * (4 * 4 * 3 + 4 * 4 * 4)
+
+
+@pytest.mark.parametrize("what", ["no such file", "a folder", "a cut file"])
+def test_files_that_cannot_be_read_end_in_one_line(what: str, tmp_path: Path) -> None:
+    path = {"no such file": tmp_path / "none.prototxt", "a folder": tmp_path}.get(what, tmp_path / "cut.caffemodel")
+    if what == "a cut file":
+        path.write_bytes((net_folder("bn5") / "weights.caffemodel").read_bytes()[:500])
+    command = [sys.executable, "-m", "rpn3d", "caffe", "inspect", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert path.name in done.stderr
+
+
+@pytest.mark.parametrize("text", ["data", "data=", "=1,2", "data=1,0", "data=1,-2", "data=a"])
+def test_shapes_on_the_command_line(text: str) -> None:
+    assert read_shapes(["data=1,2,3", "b=4x5"]) == {"data": (1, 2, 3), "b": (4, 5)}
+    with pytest.raises(Rpn3dError, match="is no shape; write it as"):
+        read_shapes([text])
