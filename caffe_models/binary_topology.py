@@ -60,7 +60,8 @@ def differences(net: Net, path: str | os.PathLike[str]) -> list[str]:
     """Where the layers that a `.caffemodel` was saved from differ from those of `net`: sentences for warnings.
 
     Compared are the dialect, where both sides are sure, and the windows of convolutions and poolings of one name. HDF5
-    files hold nothing to compare, and what cannot be read (fields of yet another fork) is left alone.
+    files hold nothing to compare, nor do layers saved as name, type and blobs alone (as ours are); what cannot be read
+    (fields of yet another fork) is left alone.
     """
     source, data = _read(path, hdf5=True)
     if not data:
@@ -75,11 +76,7 @@ def differences(net: Net, path: str | os.PathLike[str]) -> list[str]:
         texts.append(
             f"{source}: was saved by another Caffe ({found.reason}) than {net.dialect}, as which the net is read"
         )
-    stored = {
-        layer.get_str("name"): layer
-        for layer in topology.get_messages("layer")
-        if layer.get_str("type") == "Pooling" or layer.get_str("type") in _CONVOLUTIONS
-    }
+    stored = {layer.get_str("name"): layer for layer in topology.get_messages("layer") if layer.has(_parameter(layer))}
     for layer in net.layers:
         other = stored.get(layer.spec.name)
         if other is None or other.get_str("type") != layer.spec.type:
@@ -159,9 +156,13 @@ def _makes_sense(pooling: Message) -> bool:
     return all(p < k for k, p in zip(*wide, strict=True))
 
 
+def _parameter(layer: Message) -> str:
+    return "pooling_param" if layer.get_str("type") == "Pooling" else "convolution_param"
+
+
 def _windows(layer: Message) -> dict[str, tuple[int, ...]]:
     """kernel, stride and pad of a convolution or pooling; one number where all axes have the same."""
-    parameter = layer.get_message("pooling_param" if layer.get_str("type") == "Pooling" else "convolution_param")
+    parameter = layer.get_message(_parameter(layer))
     found = {}
     for (name, short), default in zip(_SHORT, ((), (1,), (0,)), strict=True):
         sizes = read_size(parameter, name, short) or default

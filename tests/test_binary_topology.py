@@ -12,7 +12,7 @@ from caffe_models.errors import PrototxtError, WeightsError
 from caffe_models.net import Net
 from caffe_models.text_format import parse_text
 from caffe_models.translate_files import translate_files
-from caffe_models.weights import read_caffemodel
+from caffe_models.weights import read_caffemodel, write_caffemodel
 from caffe_models.wire import encode
 
 BOTH = ("bvlc", "intel")
@@ -139,3 +139,17 @@ def test_weights_without_a_net(tmp_path: Path) -> None:
         read_topology(path)
     with pytest.raises(PrototxtError, match="bvlc"):
         translate_files(net_folder("topology/bvlc_3d_serialised_only") / "weights.caffemodel", "intel", tmp_path / "o")
+
+
+def test_weights_saved_without_the_layers_settings_say_nothing(tmp_path: Path) -> None:
+    """Ours hold name, type and blobs, which is all that loading by name needs."""
+    net = Net.from_message(
+        parse_text(
+            'layer { name: "in" type: "Input" top: "data"\n'
+            "  input_param { shape { dim: 1 dim: 2 dim: 6 dim: 6 dim: 6 } } }\n"
+            'layer { name: "c" type: "Convolution" bottom: "data" top: "c"\n'
+            "  convolution_param { num_output: 3 kernel_size: 3 pad: 1 stride: 2 } }"
+        )
+    )
+    write_caffemodel(tmp_path / "own.caffemodel", net.weights(), "own", net.layer_types)
+    assert differences(net, tmp_path / "own.caffemodel") == []
