@@ -44,11 +44,13 @@ IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml
 CODE   := caffe_models convert runtime train bench commands rpn3d.py setup.py tests
 LIMITS := $(if $(CPUS),--cpus $(CPUS)) $(if $(MEMORY),--memory $(MEMORY)) --precision $(PRECISION)
 
-# The code that decides what a built model holds: a change there rebuilds it. The solver's does not.
-TRAINING := $(addprefix caffe_models/,solver.py solver_settings.py update_rules.py lr_policy.py net_table.py)
-EMITTERS := $(filter-out $(TRAINING),$(wildcard caffe_models/*.py caffe_models/layers/*.py convert/*.py))
+# The code that decides what a built model holds: a change there rebuilds it. The solver's and the tables' do not.
+TRAINING := $(addprefix caffe_models/,solver.py solver_settings.py update_rules.py lr_policy.py)
+VIEWS    := $(addprefix caffe_models/,net_table.py net_table_text.py net_memory.py net_groups.py net_boxes.py \
+            receptive_field.py weights_table.py draw.py draw_layout.py)
+EMITTERS := $(filter-out $(TRAINING) $(VIEWS),$(wildcard caffe_models/*.py caffe_models/layers/*.py convert/*.py))
 
-.PHONY: help detect model phantom test lint types check prototxt train bench clean
+.PHONY: help detect model phantom test lint types check prototxt docs train bench clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -103,6 +105,9 @@ check: lint types test  ## lint, types and tests: what decides whether a change 
 # ---- the makers' targets ---------------------------------------------------------------------------------------
 prototxt: $(VENV)/.inference  ## write prototxt/rpn3d/ anew from its generator
 	$(BIN)/python -m caffe_models.generators.rpn3d
+
+docs: $(VENV)/.inference  ## write docs/layers.md anew from the registry of layers (DATA=folder: count its cases too)
+	$(BIN)/python -m convert.layer_table $(if $(DATA),--data '$(DATA)')
 
 train: $(VENV)/.test  ## a short training run end to end: crop 32, then 64, into OUT
 	$(RPN3D) train -o '$(OUT)/train' --phantoms 2 --crops 32,64 --iterations 20 $(if $(CPUS),--cpus $(CPUS))

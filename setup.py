@@ -27,6 +27,7 @@ setup(
         "connected-components-3d",
         "edt",
         "fill-voids",
+        "h5py",
         "matplotlib",
         "numpy",
         "onnx",
@@ -39,7 +40,17 @@ setup(
     ],
     extras_require={
         "train": ["torch"],
-        "test": ["torch", "onnxruntime", "hypothesis", "pytest", "pytest-xdist", "mypy", "ruff"],
+        "bench": ["torch", "onnxruntime", "opencv-python-headless>=4.13,<5"],  # 5 has no Caffe importer any more
+        "test": [
+            "torch",
+            "onnxruntime",
+            "opencv-python-headless>=4.13,<5",
+            "hypothesis",
+            "pytest",
+            "pytest-xdist",
+            "mypy",
+            "ruff",
+        ],
     },
     entry_points={"console_scripts": ["rpn3d=rpn3d:main"]},
 )

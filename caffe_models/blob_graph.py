@@ -1,8 +1,11 @@
 """Which layer makes and reads which blob: wiring checks, outputs, when a blob can be freed or overwritten."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from caffe_models.layer import Layer
+from caffe_models.errors import warn
+from caffe_models.layer import Layer, LayerSpec, Shape
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,20 @@ class BlobGraph:
 def read(layers: list[Layer]) -> BlobGraph:
     """Check the wiring as Caffe's `Net::AppendBottom` and `AppendTop` do, and sum it up.
 
+    Two layers of one name, which Caffe accepts, are warned about.
+
     Raises:
         PrototxtError: a bottom that no earlier layer makes, or a blob made by two layers; names file and line.
     """
     made_by: dict[str, int] = {}
+    named: dict[str, LayerSpec] = {}
     unread: dict[str, None] = {}  # a dict, for its order
     last_use: dict[str, int] = {}
     for index, layer in enumerate(layers):
+        other = named.setdefault(layer.spec.name, layer.spec)
+        if layer.spec.name and other is not layer.spec:
+            text = f"line {other.line} has a layer of this name too; weights are found by name: rename one"
+            warn(str(layer.spec.error(text)))
         for blob in layer.spec.bottoms:
             if blob not in made_by:
                 raise layer.spec.error(f'bottom "{blob}" is made by no layer before{_hint(blob, layers, made_by)}')
@@ -48,6 +58,28 @@ def read(layers: list[Layer]) -> BlobGraph:
     return BlobGraph(tuple(unread), tuple(tuple(blobs) for blobs in ends), _overwritten(layers))
 
 
+def least_memory(layers: list[Layer], graph: BlobGraph, shapes: Mapping[str, Shape]) -> tuple[int, Layer | None]:
+    """Bytes of float32 that running the net takes at least, and the layer at which it takes them.
+
+    In the TRAIN phase every new blob stays for the backward pass; else a blob goes after its last reader. Only layers
+    that surely make new memory count (`fresh_tops`), and no scratch memory, so that nothing is refused that would fit.
+    """
+    held: dict[str, int] = {}
+    outputs = set(graph.outputs)
+    now = most = 0
+    where: Layer | None = None
+    for layer, ends in zip(layers, graph.last_used_by, strict=True):
+        for blob in layer.spec.tops if layer.fresh_tops or layer.spec.type == "Input" else ():
+            now -= held.get(blob, 0)
+            held[blob] = 4 * math.prod(shapes[blob])
+            now += held[blob]
+        if now > most:
+            most, where = now, layer
+        if layer.spec.phase == "TEST":
+            now -= sum(held.pop(blob, 0) for blob in ends if blob not in outputs)
+    return most, where
+
+
 def _hint(blob: str, layers: list[Layer], made_by: dict[str, int]) -> str:
     later = next((layer.spec for layer in layers if blob in layer.spec.tops), None)
     if later is not None:
@@ -67,11 +99,17 @@ def _overwritten(layers: list[Layer]) -> frozenset[int]:
         for blob in layer.spec.tops:
             maker[blob] = index
     final = set(maker.items())
+    losses = {
+        (top, index)
+        for index, layer in enumerate(layers)
+        for top, weight in zip(layer.spec.tops, layer.loss_weights, strict=True)
+        if weight
+    }
     return frozenset(
         index[0]
         for (made, blob), index in readers.items()
         if len(index) == 1
         and layers[made].fresh_tops
         and layers[index[0]].spec.bottoms[0] == blob
-        and ((blob, made) not in final or not layers[made].loss_weights[layers[made].spec.tops.index(blob)])
+        and not ((blob, made) in final and (blob, made) in losses)
     )

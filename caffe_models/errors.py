@@ -5,11 +5,28 @@ allowed. The command line prints it and exits with code 2; everything else is a 
 traceback.
 """
 
+import re
 import warnings
+
+MOST_CHARACTERS = 2000
+"""Longest message: a file may hold a name or a list of megabytes, and the message quotes it."""
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters spelt out (a file's name for a layer could steer the terminal), cut if long."""
+    if len(text) > MOST_CHARACTERS:
+        half = MOST_CHARACTERS // 2
+        text = f"{text[:half]} ... {text[-half:]}"
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 class Rpn3dError(Exception):
-    """Base of every error that a user's input can cause."""
+    """Base of every error that a user's input can cause; the message is made one line of 2000 characters or so."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(one_line(text))
 
 
 class PrototxtError(Rpn3dError):
@@ -30,4 +47,4 @@ class CaffeWarning(UserWarning):
 
 def warn(text: str) -> None:
     """Warn of what Caffe accepts silently; the command line prints each text once, on standard error."""
-    warnings.warn(text, CaffeWarning, stacklevel=3)
+    warnings.warn(one_line(text), CaffeWarning, stacklevel=3)

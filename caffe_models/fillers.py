@@ -4,10 +4,10 @@ Fan-in is count / shape[0] and fan-out count / shape[1], which is what Caffe com
 (weight: inputs first) and InnerProduct with `transpose` included; there it is not the true fan-in.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ Array = npt.NDArray[np.float32]
 
 _NOT_ON_5D = {"positive_unitball": ("intel", "extended"), "bilinear": ("bvlc", "intel")}
 """Filler -> the dialects whose Caffe aborts where it meets one on a weight of 5 axes."""
+_DRAWN_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ class FillerSpec:
         """
         if not message.has(field):
             return default if default is not None else FillerSpec()
-        filler = message.get(field)
-        where, dialect = f"{filler.source}:{filler.line}", message.spec.dialect
+        return FillerSpec.of(message.get(field), field, message.spec.dialect)
+
+    @staticmethod
+    def of(filler: "Message", field: str, dialect: str) -> "FillerSpec":
+        """The filler in a FillerParameter; `field` is where it stood. Raises as `read`."""
+        where = f"{filler.source}:{filler.line}"
         spec = FillerSpec(
             type=str(filler.get("type")),
             value=float(filler.get("value")),
@@ -76,6 +81,37 @@ class FillerSpec:
         if spec.sparse != -1 and (spec.type != "gaussian" or spec.sparse < 0):
             raise PrototxtError(f"{where}: {field}: sparse {spec.sparse}; allowed: 0 or more, with type gaussian alone")
         return spec
+
+
+class UnfilledBlob:
+    """A weight that has a shape, and gets memory and values only when they are asked for: reading a net must cost
+    nothing before it is known to be sane, and most nets are read to be given the weights of a file.
+
+    Layers that share a blob hold the same object and so get the same array.
+    """
+
+    def __init__(self, spec: FillerSpec, shape: tuple[int, ...]) -> None:
+        """Raises PrototxtError as `fill` does."""
+        check_fits(spec, shape)
+        self.shape = shape
+        self.seed: tuple[int, ...] = (0,)
+        self._spec = spec
+        self._array: Array | None = None
+
+    @property
+    def filled(self) -> bool:
+        """Whether the values are there."""
+        return self._array is not None
+
+    def array(self) -> Array:
+        """The values: those of `take`, else the filler's, drawn from `seed`."""
+        if self._array is None:
+            self._array = fill(self._spec, self.shape, np.random.default_rng(self.seed))
+        return self._array
+
+    def take(self, values: npt.NDArray[np.float32]) -> None:
+        """Have these values (copied) and not the filler's."""
+        self._array = np.array(values, np.float32)
 
 
 def check_fits(spec: FillerSpec, shape: tuple[int, ...]) -> None:
@@ -104,23 +140,32 @@ def fill(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> 
 
 
 def _constant(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
-    return np.full(shape, spec.value, np.float32)
+    return np.full(shape, spec.value, np.float32) if spec.value else np.zeros(shape, np.float32)
+
+
+def _drawn(draw: Callable[[int], npt.NDArray[Any]], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """As draw(count) in float32, a million numbers at a time: NumPy draws in float64, twice the memory."""
+    values = np.empty(math.prod(shape), np.float32)
+    for start in range(0, values.size, _DRAWN_AT_ONCE):
+        part = values[start : start + _DRAWN_AT_ONCE]
+        part[...] = draw(part.size)
+    return values.reshape(shape)
 
 
 def _uniform(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
-    return rng.uniform(spec.min, spec.max, shape)
+    return _drawn(lambda count: rng.uniform(spec.min, spec.max, count), shape)
 
 
 def _gaussian(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
-    values = rng.normal(spec.mean, spec.std, shape)
+    values = _drawn(lambda count: rng.normal(spec.mean, spec.std, count), shape)
     if spec.sparse >= 0:  # on average `sparse` non-zero weights for each output
-        outputs = shape[0] if shape else 1
-        values = values * (rng.random(shape) < min(1.0, spec.sparse / outputs))
+        share = min(1.0, spec.sparse / (shape[0] if shape else 1))
+        values *= _drawn(lambda count: rng.random(count) < share, shape)
     return values
 
 
 def _positive_unitball(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
-    values = rng.random(shape)
+    values = _drawn(rng.random, shape)
     sums: npt.NDArray[Any] = values.reshape(shape[0], -1).sum(axis=1)
     return np.asarray(values / sums.reshape(-1, *[1] * (len(shape) - 1)))
 
@@ -134,11 +179,12 @@ def _fan(spec: FillerSpec, shape: tuple[int, ...]) -> float:
 
 def _xavier(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
     limit = math.sqrt(3.0 / _fan(spec, shape))
-    return rng.uniform(-limit, limit, shape)
+    return _drawn(lambda count: rng.uniform(-limit, limit, count), shape)
 
 
 def _msra(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
-    return rng.normal(0.0, math.sqrt(2.0 / _fan(spec, shape)), shape)
+    scale = math.sqrt(2.0 / _fan(spec, shape))
+    return _drawn(lambda count: rng.normal(0.0, scale, count), shape)
 
 
 def _bilinear(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
@@ -148,7 +194,7 @@ def _bilinear(spec: FillerSpec, shape: tuple[int, ...], rng: np.random.Generator
     half = math.ceil(sides[0] / 2)
     centre = (sides[0] - 1 if spec.symmetric else 2 * half - 1 - half % 2) / (2 * half)
     ramp = 1 - np.abs(np.arange(sides[0]) / half - centre)
-    kernel = np.array([math.prod(p) for p in itertools.product(ramp, repeat=len(sides))]).reshape(sides)
+    kernel = reduce(np.multiply.outer, [ramp.astype(np.float32)] * len(sides))
     return np.broadcast_to(kernel, shape).copy()
 
 

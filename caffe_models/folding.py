@@ -21,7 +21,9 @@ def folded_layers(layers: list[Layer], weights: "Weights") -> list[Layer]:
     for layer in layers:
         spec = layer.spec
         before = maker.get(spec.bottoms[0]) if spec.bottoms else None
-        lost = spec.dialect == "intel" and spec.phase == "TEST" and bool(layer.blobs) and not weights.get(spec.name)
+        lost = (
+            spec.dialect == "intel" and spec.phase == "TEST" and bool(layer.held_blobs) and not weights.get(spec.name)
+        )
         if lost and before is not None:
             convolution = before.spec.type == "Convolution" and bool(weights.get(before.spec.name))
             if (spec.type == "BatchNorm" and convolution) or (spec.type == "Scale" and found and found[-1] is before):
@@ -32,7 +34,7 @@ def folded_layers(layers: list[Layer], weights: "Weights") -> list[Layer]:
 
 def identity_blobs(layer: Layer) -> list[npt.NDArray[np.float32]]:
     """Blobs with which a BatchNorm or Scale layer returns its bottom."""
-    blobs = [np.zeros(blob.shape, np.float32) for blob in layer.blobs]
+    blobs = [np.zeros(shape, np.float32) for shape in layer.blob_shapes]
     if layer.spec.type == "Scale":
         blobs[0][...] = 1
         return blobs

@@ -18,6 +18,7 @@ How to add a layer type, in four steps:
 
 import difflib
 import importlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from caffe_models.errors import NetError, PrototxtError
-from caffe_models.fillers import FillerSpec
+from caffe_models.errors import NetError, PrototxtError, warn
+from caffe_models.fillers import FillerSpec, UnfilledBlob
+from caffe_models.schema import DIALECTS
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
     from caffe_models.message import Message
 
 Shape = tuple[int, ...]
+
+MOST_AXES, MOST_IN_AXIS = 32, (1 << 31) - 1
+"""Caffe's own limits of a blob."""
+
+MOST_VALUES = 1 << 40
+"""Most values in a blob, 4 TB: no net means more. Caffe stops at 2 ** 31 - 1, which an honest net may pass when it is
+looked at for a large input; what can be run is a matter of memory."""
 
 FLOAT, INT64 = 1, 7
 """ONNX's numbers of the element types float32 and int64, for Cast."""
@@ -105,7 +114,7 @@ class OnnxGraph(Protocol):
 
 
 class Layer(ABC):
-    """One layer of a Net. `blobs` are NumPy arrays until `Net.to_torch`, then torch tensors."""
+    """One layer of a Net."""
 
     bottoms_allowed: ClassVar[tuple[int, int | None]] = (1, 1)
     tops_allowed: ClassVar[tuple[int, int | None]] = (1, 1)
@@ -116,7 +125,24 @@ class Layer(ABC):
     """Whether forward returns new memory that neither a bottom nor autograd needs: the next layer may overwrite it."""
     statistics: ClassVar[frozenset[int]] = frozenset()
     """Indices of blobs that are measured, not learnt: they never require gradients."""
+    is_input: ClassVar[bool] = False
+    """Whether the tops come from the caller: inputs of the net, computed by nobody."""
     type_name: ClassVar[str] = ""
+
+    # What `docs/layers.md` says about the type, besides what is declared above.
+    dialects: ClassVar[tuple[str, ...]] = DIALECTS
+    """The Caffes that have the type."""
+    spatial_axes: ClassVar[tuple[int, int | None]] = (0, None)
+    """Least and most (None: any) number of spatial axes of the first bottom."""
+    refused_in_3d: ClassVar[frozenset[str]] = frozenset()
+    """Dialects whose Caffe has the type but stops at a bottom of more than 4 axes: it is run all the same, since its
+    formula has one meaning there, with a warning that the Caffe of the file could not have made its weights."""
+    no_onnx: ClassVar[str] = ""
+    """Why the type cannot run outside PyTorch; empty: it can."""
+    refused: ClassVar[str] = ""
+    """Why a layer of this type is refused in any engine, and what to do instead; empty: it is not."""
+    note: ClassVar[str] = ""
+    """What else a user must know."""
 
     def __init__(self, spec: LayerSpec) -> None:
         """Read the parameters; a subclass calls this first, then sets its `params`.
@@ -125,7 +151,9 @@ class Layer(ABC):
             PrototxtError: wrong number of bottoms or tops, or (in subclasses) a setting Caffe does not allow.
         """
         self.spec = spec
-        self.blobs: list[Any] = []
+        self._held: list[Any] = []
+        self._all_filled = True
+        self._warned = False
         self.may_overwrite = False  # set by Net for each run: forward may put its result into its first bottom's memory
         self._check_count("bottom", len(spec.bottoms), self.bottoms_allowed)
         self._check_count("top", len(spec.tops), self.tops_allowed)
@@ -147,6 +175,33 @@ class Layer(ABC):
             return self.spec.loss_weights
         return tuple(1.0 if self.is_loss and index == 0 else 0.0 for index in range(len(self.spec.tops)))
 
+    @property
+    def blobs(self) -> list[Any]:
+        """The weights: NumPy arrays, after `Net.to_torch` tensors. Those that nobody has set get their fillers' values
+        now; for shapes alone ask `blob_shapes`, which costs nothing."""
+        if not self._all_filled:
+            self._held = [blob.array() if isinstance(blob, UnfilledBlob) else blob for blob in self._held]
+            self._all_filled = True
+        return self._held
+
+    @property
+    def held_blobs(self) -> list[Any]:
+        """`blobs` as they are: `UnfilledBlob`s where nobody has set or asked for the values yet."""
+        if not self._all_filled:  # a layer that shares one may have asked
+            self._held = [
+                blob.array() if isinstance(blob, UnfilledBlob) and blob.filled else blob for blob in self._held
+            ]
+        return self._held
+
+    def hold(self, blobs: list[Any]) -> None:
+        """Set `blobs`; arrays, tensors or `UnfilledBlob`s."""
+        self._held, self._all_filled = blobs, False
+
+    @property
+    def blob_shapes(self) -> list[Shape]:
+        """Shape of each blob."""
+        return [tuple(blob.shape) for blob in self._held]
+
     def array(self, index: int) -> npt.NDArray[np.float32]:
         """A copy of blob `index` as a float32 array in C order, wherever the blob lives."""
         blob = self.blobs[index]
@@ -164,12 +219,15 @@ class Layer(ABC):
         return float(entries[index].get("lr_mult")), float(entries[index].get("decay_mult"))
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        """`infer_shapes`, checked: as many shapes as tops, every extent at least 1.
+        """`infer_shapes`, checked: as many shapes as tops, every extent at least 1, and a size that can be meant.
 
         Raises:
-            PrototxtError: the bottoms do not fit the layer.
+            PrototxtError: the bottoms do not fit the layer, or a top is larger than any blob of Caffe.
         """
         shapes = [tuple(int(extent) for extent in shape) for shape in self.infer_shapes(bottoms)]
+        if self.spec.dialect in self.refused_in_3d and bottoms and len(bottoms[0]) > 4 and not self._warned:
+            self._warned = True
+            warn(str(self.spec.error(f"{self.spec.dialect} Caffe refuses bottoms of 5 axes here; run as in 2-D")))
         if len(shapes) != len(self.spec.tops):
             raise self.spec.error(f"declares {len(self.spec.tops)} tops but makes {len(shapes)}")
         for top, shape in zip(self.spec.tops, shapes, strict=True):
@@ -177,6 +235,15 @@ class Layer(ABC):
                 given = ", ".join(str(tuple(bottom)) for bottom in bottoms)
                 raise self.spec.error(
                     f'top "{top}" would have shape {shape} from bottoms {given}: the input is too small'
+                )
+            if len(shape) > MOST_AXES or any(extent > MOST_IN_AXIS for extent in shape):
+                shown = str(shape) if len(shape) <= MOST_AXES else f"of {len(shape)} axes"
+                raise self.spec.error(
+                    f'top "{top}" would have shape {shown}; allowed: {MOST_AXES} axes of at most {MOST_IN_AXIS}'
+                )
+            if math.prod(shape) > MOST_VALUES:
+                raise self.spec.error(
+                    f'top "{top}" would have shape {shape}, {math.prod(shape)} values; allowed: {MOST_VALUES}'
                 )
         return shapes
 
@@ -199,9 +266,17 @@ class Layer(ABC):
             NetError: the layer has no meaning outside training (losses), or no ONNX form.
         """
         raise NetError(
-            f'{self.spec.source}:{self.spec.line}: layer "{self.spec.name}": type {self.spec.type} has no ONNX form; '
+            f'{self.spec.source}:{self.spec.line}: layer "{self.spec.name}": type {self.spec.type} has no ONNX form'
+            f"{f' ({self.no_onnx})' if self.no_onnx else ''}; "
             "convert the deploy net (without losses and training layers)"
         )
+
+
+class Loss(Layer):
+    """A layer whose first top is a number to be made small; in training, hence in PyTorch, only."""
+
+    is_loss = True
+    no_onnx = "a loss serves training, which PyTorch does"
 
 
 LayerClass = TypeVar("LayerClass", bound=type[Layer])
@@ -227,6 +302,28 @@ def layer_types() -> dict[str, type[Layer]]:
     return dict(sorted(_registry.items()))
 
 
+_WRITE_ND = "its kernel, stride and pad are the fork's own; write "
+_THRICE = "with kernel_size, stride and pad given three times (depth, height, width)"
+_CONVOLUTION, _DECONVOLUTION, _POOLING = (
+    f'{_WRITE_ND}type: "{name}" {_THRICE}' for name in ("Convolution", "Deconvolution", "Pooling")
+)
+_DEPTHWISE = 'write type: "Convolution" with group and num_output equal to the number of channels'
+_READER = 'it feeds training; put a layer of type: "Input" with the same tops in its place'
+FOREIGN_TYPES: dict[str, str] = {
+    "BN": 'write a "BatchNorm" and a "Scale" with bias_term: true behind it; its blobs are in another order',
+    "Convolution3D": _CONVOLUTION,
+    "ConvolutionDepthwise": _DEPTHWISE,
+    "DataTransform": _READER,
+    "Deconvolution3D": _DECONVOLUTION,
+    "DepthwiseConvolution": _DEPTHWISE,
+    "NdConvolution": _CONVOLUTION,
+    "NdPooling": _POOLING,
+    "Pooling3D": _POOLING,
+    "VideoData": _READER,
+}
+"""Types of forks that never were in one of the three Caffes -> what to do about them."""
+
+
 def create(spec: LayerSpec) -> Layer:
     """The layer for a spec.
 
@@ -234,8 +331,10 @@ def create(spec: LayerSpec) -> Layer:
         PrototxtError: the type is unknown (the message lists the known ones), or the layer refuses its parameters.
     """
     known = layer_types()
+    if spec.type in FOREIGN_TYPES:
+        raise spec.error(f"a type of another fork of Caffe: {FOREIGN_TYPES[spec.type]}")
     if spec.type not in known:
-        near = difflib.get_close_matches(spec.type, known, n=1, cutoff=0.7)
+        near = difflib.get_close_matches(spec.type[:60], known, n=1, cutoff=0.7)
         hint = f", did you mean {near[0]}?" if near else ""
         where = f'{spec.source}:{spec.line}: layer "{spec.name}"'
         raise PrototxtError(f'{where}: unknown type "{spec.type}"{hint} (known: {", ".join(known)})')

@@ -1,15 +1,17 @@
 """Blobs of a net's layers: making, sharing, filling, loading by name, moving to torch and back."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from caffe_models.errors import WeightsError
-from caffe_models.fillers import fill
+from caffe_models.errors import WeightsError, warn
+from caffe_models.fillers import UnfilledBlob
 from caffe_models.folding import folded_layers, identity_blobs
 from caffe_models.layer import BlobSpec, Layer
+from caffe_models.weights_hdf5 import ABSENT
 
 if TYPE_CHECKING:
     from caffe_models.weights import Weights
@@ -27,18 +29,18 @@ class LoadReport:
     """Layers that Intel Caffe had folded into a convolution of the file; they do nothing now."""
 
 
-def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]) -> None:
-    """Give `layer` its blobs, with their fillers' values (drawn from a fixed seed), shared where `param` names say so.
+def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]) -> int:
+    """Give `layer` its blobs, without values yet, shared where `param` names say so; the number of new weights.
 
-    `owners` maps each share name to [array, layer name] and is added to.
+    `owners` maps each share name to [blob, layer name] and is added to.
 
     Raises:
-        PrototxtError: more `param` entries than blobs, or blobs of different shape shared.
+        PrototxtError: more `param` entries than blobs, blobs of different shape shared, a filler that does not fit.
     """
     entries = layer.spec.message.get("param")
     if len(entries) > len(specs):
         raise layer.spec.error(f"{len(entries)} param entries for {len(specs)} blobs; remove the surplus")
-    layer.blobs = []
+    blobs, count = [], 0
     for index, spec in enumerate(specs):
         name = str(entries[index].get("name")) if index < len(entries) else ""
         if name and name in owners:
@@ -49,31 +51,48 @@ def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]
                     f"whose shape is {blob.shape}; shared blobs must have equal shapes"
                 )
         else:
-            blob = fill(spec.filler, spec.shape, np.random.default_rng(0))
+            blob = UnfilledBlob(spec.filler, spec.shape)
+            count += math.prod(spec.shape)
             if name:
                 owners[name] = [blob, layer.spec.name]
-        layer.blobs.append(blob)
+        blobs.append(blob)
+    layer.hold(blobs)
+    return count
 
 
-def load(layers: list[Layer], weights: "Weights", source: str) -> LoadReport:
+def load(layers: list[Layer], weights: "Weights", source: str, strict: bool = False) -> LoadReport:
     """Copy blobs by layer name, as Caffe's `Net::CopyTrainedLayersFrom`: layers the net lacks are ignored, layers the
-    file lacks keep their values, shapes must be equal; a legacy 4-D shape may have leading ones.
+    file lacks keep their values, shapes must be equal; a legacy 4-D shape may have leading ones. Blobs shared with an
+    earlier layer may be absent (HDF5 files hold each once).
+
+    Both are warned about; `strict` refuses layers that the file lacks.
 
     Raises:
-        WeightsError: another number of blobs or another shape; nothing has been copied then.
+        WeightsError: another number of blobs or another shape, or `strict` and a layer without weights; nothing has
+            been copied then.
     """
     plan: list[tuple[Any, npt.NDArray[np.float32]]] = []
+    with_blobs = {layer.spec.name for layer in layers if layer.blob_shapes}
+    owned: set[int] = set()  # blobs of the layers before
+    borrowers: set[str] = set()  # layers that have no blob of their own
     for layer in layers:
-        found = weights.get(layer.spec.name)
-        if not layer.blobs or not found:
+        found, held = weights.get(layer.spec.name), layer.held_blobs
+        shared = [id(blob) in owned for blob in held]
+        owned.update(id(blob) for blob in held)
+        if held and all(shared):
+            borrowers.add(layer.spec.name)
+        if not found or (not held and layer.spec.name in with_blobs):
             continue
+        found = [*found, *[ABSENT for gone in shared[len(found) :] if gone]]
         where = f'{source}: layer "{layer.spec.name}"'
-        if len(found) != len(layer.blobs):
+        if len(found) != len(held):
             raise WeightsError(
                 f"{where} has {len(found)} blobs, the net ({layer.spec.source}:{layer.spec.line}, {layer.spec.type}) "
-                f"needs {len(layer.blobs)}: {layer.hint_for_blobs(len(found))}"
+                f"needs {len(held)}: {layer.hint_for_blobs(len(found))}"
             )
-        for index, (blob, array) in enumerate(zip(layer.blobs, found, strict=True)):
+        for index, (blob, array) in enumerate(zip(held, found, strict=True)):
+            if array is ABSENT and shared[index]:
+                continue
             shape = tuple(blob.shape)
             legacy = (1,) * (4 - len(shape)) + shape
             if array.shape not in (shape, legacy):
@@ -84,20 +103,38 @@ def load(layers: list[Layer], weights: "Weights", source: str) -> LoadReport:
             plan.append((blob, array.reshape(shape)))
     folded = folded_layers(layers, weights)
     for layer in folded:
-        plan.extend(zip(layer.blobs, identity_blobs(layer), strict=True))
+        plan.extend(zip(layer.held_blobs, identity_blobs(layer), strict=True))
+    gone, names = {layer.spec.name for layer in folded}, {layer.spec.name for layer in layers}
+    lacking = [layer for layer in layers if layer.blob_shapes and not weights.get(layer.spec.name)]
+    lacking = [layer for layer in lacking if layer.spec.name not in borrowers]
+    report = LoadReport(
+        unused=tuple(name for name, blobs in weights.items() if blobs and name not in names),
+        missing=tuple(layer.spec.name for layer in lacking if layer.spec.name not in gone),
+        folded=tuple(layer.spec.name for layer in folded),
+    )
+    of_net = layers[0].spec.source if layers else "the net"
+    if report.missing:
+        what = f"{source}: holds no weights for layer {_listed(report.missing)} of {of_net}"
+        if strict:
+            raise WeightsError(f"{what}: weights of another net?")
+        warn(f"{what}; they keep their initial values")
+    if report.unused:
+        warn(f"{source}: layer {_listed(report.unused)} is not in {of_net} and is ignored")
     for blob, array in plan:
         assign(blob, array)
-    gone = {layer.spec.name for layer in folded}
-    names = {layer.spec.name for layer in layers}
-    unused = tuple(name for name, blobs in weights.items() if blobs and name not in names)
-    missing = tuple(layer.spec.name for layer in layers if layer.blobs and not weights.get(layer.spec.name))
-    return LoadReport(
-        unused, tuple(name for name in missing if name not in gone), tuple(layer.spec.name for layer in folded)
-    )
+    return report
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(f'"{name}"' for name in names[:5]) + more
 
 
 def assign(blob: Any, values: npt.NDArray[np.float32]) -> None:
-    """Put `values` into a blob, NumPy array or torch tensor, in place."""
+    """Put `values` into a blob, NumPy array or torch tensor, in place; an `UnfilledBlob` takes them."""
+    if isinstance(blob, UnfilledBlob):
+        blob.take(values)
+        return
     if isinstance(blob, np.ndarray):
         blob[...] = values
         return

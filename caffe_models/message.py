@@ -23,12 +23,14 @@ class Message:
     `source` is a file's name or "<text>"; `line` is 1 for the first line of a text and 0 for binary or built messages.
     """
 
-    __slots__ = ("_lines", "_values", "line", "source", "spec")
+    __slots__ = ("_lines", "_values", "dialect_reason", "line", "source", "spec")
 
     def __init__(self, spec: MessageSpec, source: str = "<built>", line: int = 0) -> None:
         self.spec = spec
         self.source = source
         self.line = line
+        self.dialect_reason = ""
+        """Of a whole text: why it was read in the dialect of `spec`."""
         self._values: dict[str, Any] = {}
         self._lines: dict[str, list[int]] = {}
 
@@ -108,6 +110,17 @@ class Message:
         if line:
             self._lines.setdefault(name, []).append(line)
 
+    def put(self, field: FieldSpec, value: Any, line: int = 0) -> None:
+        """As `set` or `add`, with the field at hand and a value that is in the form of `checked`: for the readers."""
+        if not field.repeated:
+            self._values[field.name] = value
+            if line:
+                self._lines[field.name] = [line]
+            return
+        self._values.setdefault(field.name, []).append(value)
+        if line:
+            self._lines.setdefault(field.name, []).append(line)
+
     def clear(self, name: str) -> None:
         """Unset a field."""
         self.field(name)
@@ -124,6 +137,18 @@ class Message:
             self.add(name, made, line)
         else:
             self.set(name, made, line)
+        return made
+
+    def copy(self) -> "Message":
+        """An independent message with the same values, file and lines; arrays are shared."""
+        made = Message(self.spec, self.source, self.line)
+        made.dialect_reason = self.dialect_reason
+        made._lines = {name: list(lines) for name, lines in self._lines.items()}
+        for name, value in self._values.items():
+            if isinstance(value, list):
+                made._values[name] = [one.copy() if isinstance(one, Message) else one for one in value]
+            else:
+                made._values[name] = value.copy() if isinstance(value, Message) else value
         return made
 
     def equals(self, other: "Message") -> bool:
@@ -209,7 +234,7 @@ def checked(field: FieldSpec, value: Any) -> Any:
 
 def shortest(value: float) -> float:
     """The shortest decimal that rounds to the same float32; beyond its range infinity, as protobuf does."""
-    if not math.isfinite(value):
+    if not math.isfinite(value) or (value.is_integer() and abs(value) < 1 << 24):  # whole ones, quickly
         return value
     with np.errstate(over="ignore"):
         return float(str(np.float32(value)))

@@ -44,7 +44,10 @@ def per_axis(given: tuple[int, ...], axes: int, default: int, field: str, spec: 
     if len(given) == 1:
         return given * axes
     if len(given) != axes:
-        raise spec.error(f"{field} is given {len(given)} times for {axes} spatial axes; give it once or {axes} times")
+        raise spec.error(
+            f"{field} is given {len(given)} times for {axes} spatial axes (_h and _w are for two); give it once or "
+            f"{axes} times"
+        )
     return given
 
 

@@ -10,16 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caffe_models import blob_graph, fillers, loading
-from caffe_models.errors import NetError
+from caffe_models.binary_files import MAX_BYTES
+from caffe_models.errors import NetError, PrototxtError
+from caffe_models.fillers import UnfilledBlob
+from caffe_models.free_memory import format_memory, free_memory
 from caffe_models.layer import Layer, LayerSpec, Shape, create
 from caffe_models.layer_specs import NetState, read_layer_specs
 from caffe_models.loading import LoadReport
 from caffe_models.message import Message
+from caffe_models.schema import DEFAULT_DIALECT
 
 if TYPE_CHECKING:
     import torch
 
     from caffe_models.weights import Weights
+
+
+_NO_MEMORY = ("allocate memory", "Storage size calculation overflowed")
+"""What PyTorch says in a RuntimeError when a tensor is too large."""
+
+MOST_LAYERS = 5000
+"""Most layers of a net; the deepest that were published have about 3000."""
+
+MOST_WEIGHTS = MAX_BYTES // 4
+"""Most weights of a net: as many as a .caffemodel, which protobuf limits to 2 GiB, can hold."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +54,14 @@ class Net:
         """Create the layers, check the wiring and infer all shapes.
 
         Raises:
-            PrototxtError: unknown layer type, bottoms nobody makes, blobs made twice, shapes that do not fit.
+            PrototxtError: more than `MOST_LAYERS` layers, or than `MOST_WEIGHTS` weights; unknown layer type, bottoms
+                nobody makes, blobs made twice, shapes that do not fit.
         """
         self.name = name
+        if len(specs) > MOST_LAYERS:
+            raise PrototxtError(f"{specs[0].source}: has {len(specs)} layers; allowed: {MOST_LAYERS}")
+        self.dialect, self.dialect_reason = specs[0].dialect if specs else DEFAULT_DIALECT, ""
+        """Of the text the net was made from, and why it was taken for that."""
         self.layers: list[Layer] = [create(spec) for spec in specs]
         self.graph = blob_graph.read(self.layers)
         self.outputs: tuple[str, ...] = self.graph.outputs
@@ -51,7 +70,7 @@ class Net:
         self._channels_last = False
         self._overwritten = self.graph.overwritten
         self.shapes: dict[str, Shape] = self._infer(self.inputs, declare=True)
-        self._checked = {self._key(self.inputs)}
+        self._checked: set[tuple[tuple[str, Shape], ...]] = set()
 
     @staticmethod
     def from_prototxt(
@@ -91,12 +110,14 @@ class Net:
         merged = NetState(phase, level or int(state.get("level")), {*stages, *state.get("stage")})
         specs = read_layer_specs(message, merged, dialect or message.spec.dialect)
         name = str(message.get("name")) or Path(message.source).stem
-        return Net(name, specs, input_shapes)
+        net = Net(name, specs, input_shapes)
+        net.dialect_reason = message.dialect_reason if dialect in (None, message.spec.dialect) else "as told"
+        return net
 
     def _declared_inputs(self, given: Mapping[str, Shape]) -> dict[str, Shape]:
         declared: dict[str, Shape] = {}
         for layer in self.layers:
-            if layer.spec.type == "Input":
+            if layer.is_input:
                 declared.update(zip(layer.spec.tops, layer.top_shapes([]), strict=True))
         unknown = sorted(set(given) - set(declared))
         if unknown:
@@ -114,20 +135,27 @@ class Net:
     def _infer(self, inputs: Mapping[str, Shape], declare: bool) -> dict[str, Shape]:
         shapes: dict[str, Shape] = dict(inputs)
         owners: dict[str, list[Any]] = {}
+        count = 0
         for layer in self.layers:
-            if layer.spec.type == "Input":
+            if layer.is_input:
                 continue
             bottoms = [shapes[blob] for blob in layer.spec.bottoms]
             shapes.update(zip(layer.spec.tops, layer.top_shapes(bottoms), strict=True))
             wanted = layer.blob_specs(bottoms)
             if declare:
-                loading.make_blobs(layer, wanted, owners)
+                count += loading.make_blobs(layer, wanted, owners)
+                if count > MOST_WEIGHTS:
+                    shapes_here = ", ".join(str(spec.shape) for spec in wanted)
+                    raise layer.spec.error(
+                        f"with its weights of shape {shapes_here} the net has {count}; allowed: {MOST_WEIGHTS}, what a "
+                        ".caffemodel can hold"
+                    )
                 continue
-            for index, (blob, spec) in enumerate(zip(layer.blobs, wanted, strict=True)):
-                if tuple(blob.shape) != spec.shape:
+            for index, (shape, spec) in enumerate(zip(layer.blob_shapes, wanted, strict=True)):
+                if shape != spec.shape:
                     raise NetError(
                         f'{layer.spec.source}:{layer.spec.line}: layer "{layer.spec.name}": blob {index} has shape '
-                        f"{tuple(blob.shape)}, but bottoms of shape {bottoms} need {spec.shape}"
+                        f"{shape}, but bottoms of shape {bottoms} need {spec.shape}"
                     )
         return shapes
 
@@ -137,12 +165,15 @@ class Net:
         shapes = self.shapes_before
         for layer, bottoms in zip(self.layers, shapes, strict=True):
             for index, spec in enumerate(layer.blob_specs(bottoms)):
-                blob = layer.blobs[index]
+                blob = layer.held_blobs[index]
                 if id(blob) in done:  # shared by name: the first layer's filler counts, as in Caffe
                     continue
                 done.add(id(blob))
-                rng = np.random.default_rng([seed, zlib.crc32(layer.spec.name.encode()), index])
-                loading.assign(blob, fillers.fill(spec.filler, spec.shape, rng))
+                key = (seed, zlib.crc32(layer.spec.name.encode()), index)
+                if isinstance(blob, UnfilledBlob):
+                    blob.seed = key
+                else:
+                    loading.assign(blob, fillers.fill(spec.filler, spec.shape, np.random.default_rng(key)))
 
     @property
     def shapes_before(self) -> list[list[Shape]]:
@@ -152,20 +183,24 @@ class Net:
         for layer in self.layers:
             bottoms = [shapes[blob] for blob in layer.spec.bottoms]
             before.append(bottoms)
-            if layer.spec.type != "Input":
+            if not layer.is_input:
                 shapes.update(zip(layer.spec.tops, layer.top_shapes(bottoms), strict=True))
         return before
 
-    def load(self, weights: "Weights", source: str) -> LoadReport:
-        """Copy blobs from `weights` by layer name, with Caffe's rules; see `loading.load`."""
-        return loading.load(self.layers, weights, source)
+    def load(self, weights: "Weights", source: str, strict: bool = False) -> LoadReport:
+        """Copy blobs from `weights` by layer name, with Caffe's rules; see `loading.load`.
+
+        What Caffe passes over in silence is warned about: layers that the file lacks (they keep their initial values)
+        and layers that the net lacks. `strict`, for nets that are to be used as they are, refuses the first.
+        """
+        return loading.load(self.layers, weights, source, strict)
 
     def weights(self) -> "Weights":
         """All blobs as float32 arrays (copies), by layer name in the order of the layers."""
         return {
             layer.spec.name: [layer.array(index) for index in range(len(layer.blobs))]
             for layer in self.layers
-            if layer.blobs
+            if layer.held_blobs
         }
 
     @property
@@ -251,14 +286,39 @@ class Net:
         Inputs stay as they are (in-place layers write into their own memory).
 
         Raises:
-            NetError: an input is missing or unknown, `keep` names no blob, `to_torch` was not called.
+            NetError: an input is missing or unknown, `keep` names no blob, `to_torch` was not called, or the blobs are
+                larger than the memory that is free.
             PrototxtError: a layer cannot take these shapes.
         """
         self._check_feed(inputs, keep)
+        try:
+            return self._run(inputs, keep)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
+                raise
+            shapes = ", ".join(f"{blob} {tuple(tensor.shape)}" for blob, tensor in inputs.items())
+            raise NetError(f"net {self.name}: not enough memory to run it for inputs {shapes}") from error
+
+    def check_memory(self, inputs: Mapping[str, Shape]) -> None:
+        """Refuse inputs of these shapes if the blobs alone are larger than the memory that is free now.
+
+        Raises:
+            NetError: names the layer at which the memory would end. PrototxtError: a layer cannot take the shapes.
+        """
+        needed, layer = blob_graph.least_memory(self.layers, self.graph, self.infer(inputs))
+        free = free_memory()
+        if needed > free and layer is not None:
+            shapes = ", ".join(f"{blob} {shape}" for blob, shape in inputs.items())
+            raise NetError(
+                f"net {self.name}: for inputs {shapes} the blobs alive at layer {layer.spec.name} alone have "
+                f"{format_memory(needed)}, {format_memory(free)} of memory are free; give smaller inputs"
+            )
+
+    def _run(self, inputs: Mapping[str, "torch.Tensor"], keep: Collection[str]) -> "dict[str, torch.Tensor]":
         values = {blob: self._layout(tensor) for blob, tensor in inputs.items()}
         wanted = {*self.outputs, *keep, *(top for top, _ in self.loss_tops)}
         for index, layer in enumerate(self.layers):
-            if layer.spec.type == "Input":
+            if layer.is_input:
                 continue
             layer.may_overwrite = index in self._overwritten and not self._is_kept(layer, keep)
             self._step(layer, values)
@@ -299,7 +359,7 @@ class Net:
         shapes = {blob: tuple(tensor.shape) for blob, tensor in inputs.items()}
         key = self._key(shapes)
         if key not in self._checked:
-            self.infer(shapes)
+            self.check_memory(shapes)
             self._checked.add(key)
 
     @staticmethod

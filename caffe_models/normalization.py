@@ -70,3 +70,9 @@ def check_labels(
             f"allowed: 0 to {classes - 1}, or ignore_label {ignore_label}"
         )
     return numbers, counted
+
+
+def logarithm(probabilities: "torch.Tensor") -> "torch.Tensor":
+    """log(max(p, 1e-20)), with the gradient 1 / max(p, 1e-20), as Caffe's losses on probabilities have it."""
+    limited = probabilities + (probabilities.detach().clamp(min=1e-20) - probabilities.detach())
+    return limited.log()

@@ -74,7 +74,7 @@ class MessageSpec:
     def no_field(self, name: str) -> str:
         """The sentence that says that this message has no field `name`: the likely one, other dialects, all fields."""
         hints = []
-        near = difflib.get_close_matches(name, self.by_name, n=1)
+        near = difflib.get_close_matches(name[:60], self.by_name, n=1)
         if near:
             hints.append(f'did you mean "{near[0]}"?')
         elsewhere = [one for one in DIALECTS if one != self.dialect and name in message_spec(self.name, one).by_name]

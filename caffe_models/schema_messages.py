@@ -86,8 +86,9 @@ MESSAGES: dict[str, str] = {
         "145 parameter_param ParameterParameter, 146 recurrent_param RecurrentParameter"
     ),
     "V1LayerParameter": (
-        "2 bottom string*, 3 top string*, 4 name string, 5 type V1LayerType, 6 blobs BlobProto*, 7 blobs_lr float*, "
-        "8 weight_decay float*, 9 concat_param ConcatParameter, 10 convolution_param ConvolutionParameter, "
+        "1 layer V0LayerParameter, 2 bottom string*, 3 top string*, 4 name string, 5 type V1LayerType, "
+        "6 blobs BlobProto*, 7 blobs_lr float*, 8 weight_decay float*, 9 concat_param ConcatParameter, "
+        "10 convolution_param ConvolutionParameter, "
         "11 data_param DataParameter, 12 dropout_param DropoutParameter, 13 hdf5_data_param HDF5DataParameter, "
         "14 hdf5_output_param HDF5OutputParameter, 15 image_data_param ImageDataParameter, "
         "16 infogain_loss_param InfogainLossParameter, 17 inner_product_param InnerProductParameter, "
@@ -101,6 +102,17 @@ MESSAGES: dict[str, str] = {
         "39 softmax_param SoftmaxParameter, 40 contrastive_loss_param ContrastiveLossParameter, "
         "41 exp_param ExpParameter, 42 loss_param LossParameter, 1001 param string*, "
         "1002 blob_share_mode DimCheckMode*"
+    ),
+    "V0LayerParameter": (
+        "1 name string, 2 type string, 3 num_output uint32, 4 biasterm bool true, 5 weight_filler FillerParameter, "
+        "6 bias_filler FillerParameter, 7 pad uint32, 8 kernelsize uint32, 9 group uint32 1, 10 stride uint32 1, "
+        "11 pool PoolMethod, 12 dropout_ratio float 0.5, 13 local_size uint32 5, 14 alpha float 1, 15 beta float 0.75, "
+        "16 source string, 17 scale float 1, 18 meanfile string, 19 batchsize uint32, 20 cropsize uint32, "
+        "21 mirror bool, 22 k float 1, 50 blobs BlobProto*, 51 blobs_lr float*, 52 weight_decay float*, "
+        "53 rand_skip uint32, 54 det_fg_threshold float 0.5, 55 det_bg_threshold float 0.5, "
+        "56 det_fg_fraction float 0.25, 58 det_context_pad uint32, 59 det_crop_mode string warp, 60 new_num int32, "
+        "61 new_channels int32, 62 new_height int32, 63 new_width int32, 64 shuffle_images bool, "
+        "65 concat_dim uint32 1, 1001 hdf5_output_param HDF5OutputParameter"
     ),
     "TransformationParameter": (
         "1 scale float 1, 2 mirror bool, 3 crop_size uint32, 4 mean_file string, 5 mean_value float*, "
@@ -188,6 +200,7 @@ MESSAGES: dict[str, str] = {
     ),
     "SmoothL1LossParameter": "1 sigma float 1",
     "PermuteParameter": "1 order uint32*",
+    "SpatialDropoutParameter": "1 dropout_ratio float 0.5",
     "ROIPoolingParameter": "1 pooled_h uint32, 2 pooled_w uint32, 3 spatial_scale float 1",
     "NormalizeParameter": (
         "1 across_spatial bool true, 2 scale_filler FillerParameter, 3 channel_shared bool true, 4 eps float 1e-10"
@@ -245,7 +258,8 @@ DIALECT_FIELDS: dict[str, dict[str, str]] = {
         "NetParameter": "9 engine string, 11 bn_stats_batch_size int32",
         "LayerParameter": (
             "148 smooth_l1_loss_param SmoothL1LossParameter, 149 engine string, "
-            "154 roi_pooling_param ROIPoolingParameter, 202 permute_param PermuteParameter, "
+            "154 roi_pooling_param ROIPoolingParameter, 155 spatial_dropout_param SpatialDropoutParameter, "
+            "202 permute_param PermuteParameter, "
             "206 norm_param NormalizeParameter"
         ),
         "ConvolutionParameter": _FUSED_RELU + ", 23 coeff float 1",
@@ -257,7 +271,8 @@ DIALECT_FIELDS: dict[str, dict[str, str]] = {
         "NetParameter": "9 engine string",
         "LayerParameter": (
             "148 smooth_l1_loss_param SmoothL1LossParameter, 149 engine string, "
-            "153 roi_pooling_param ROIPoolingParameter, 202 permute_param PermuteParameter, "
+            "153 roi_pooling_param ROIPoolingParameter, 180 spatial_dropout_param SpatialDropoutParameter, "
+            "202 permute_param PermuteParameter, "
             "206 norm_param NormalizeParameter"
         ),
         "ConvolutionParameter": _FUSED_RELU,

@@ -248,13 +248,15 @@ class Solver:
         return StepResult(done, rate, sums, total, self.snapshot() if due else None)
 
     def snapshot(self) -> Path:
-        """Write `<prefix>_iter_<iteration>.caffemodel` and, after it, `.solverstate`; the path of the latter.
+        """Write `<prefix>_iter_<iteration>.caffemodel` and, after it, `.solverstate`; the path of the latter. With
+        snapshot_format HDF5 both end in `.h5`.
 
         Raises:
             OSError: the folder cannot be written.
         """
         base = f"{self.snapshot_prefix}_iter_{self.iteration}"
-        model, state = f"{base}.caffemodel", f"{base}.solverstate"
+        end = ".h5" if self.settings.snapshot_format == "HDF5" else ""
+        model, state = f"{base}.caffemodel{end}", f"{base}.solverstate{end}"
         arrays = [tensor.detach().cpu().contiguous().numpy() for kind in self._history for tensor in kind]
         lr_state = self._lr_state
         plateau = self.settings.policy.name == "plateau"

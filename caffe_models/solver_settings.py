@@ -38,6 +38,7 @@ class SolverSettings:
     snapshot: int
     snapshot_prefix: str
     snapshot_after_train: bool
+    snapshot_format: str
     random_seed: int
     test_iter: tuple[int, ...] = ()
     """Forward passes for each test net; as many test nets as there are numbers."""
@@ -51,7 +52,7 @@ def read_settings(message: Message) -> SolverSettings:
 
     Raises:
         PrototxtError: what Caffe refuses, what makes it crash (step without stepsize), what would teach nothing
-            (no base_lr), and snapshots in HDF5; names file and line.
+            (no base_lr); names file and line.
     """
     kind = _kind(message)
     policy = _policy(message)
@@ -63,8 +64,6 @@ def read_settings(message: Message) -> SolverSettings:
     for name, least in (("iter_size", 1), ("average_loss", 1), ("snapshot", 0), ("max_iter", 0), ("display", 0)):
         if message.get_int(name) < least:
             raise _error(message, name, f"{name} is {message.get_int(name)}; allowed: {least} or more")
-    if message.get_str("snapshot_format") != "BINARYPROTO":
-        raise _error(message, "snapshot_format", "snapshot_format HDF5 is not written here; allowed: BINARYPROTO")
     if knows(message, "disabled_update") and message.has("disabled_update"):
         raise _error(message, "disabled_update", "disabled_update is not supported; give the layers lr_mult: 0")
     if policy.name == "plateau" and message.get_int("average_loss") > 1:
@@ -90,6 +89,7 @@ def read_settings(message: Message) -> SolverSettings:
         snapshot=message.get_int("snapshot"),
         snapshot_prefix=_prefix(message),
         snapshot_after_train=message.get_bool("snapshot_after_train"),
+        snapshot_format=message.get_str("snapshot_format"),
         random_seed=message.get_int("random_seed"),
         test_iter=message.get_ints("test_iter"),
         test_interval=message.get_int("test_interval"),

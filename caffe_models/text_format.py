@@ -8,19 +8,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from caffe_models.dialects import candidates
+from caffe_models.binary_files import recognised
+from caffe_models.dialects import detect_in, told
 from caffe_models.errors import PrototxtError
 from caffe_models.message import Message, checked
-from caffe_models.schema import FieldSpec, MessageSpec, message_spec
+from caffe_models.schema import DIALECTS, FieldSpec, MessageSpec, message_names, message_spec
 from caffe_models.text_tokens import END, NAME, NUMBER, SIGN, TEXT, Token, tokenize, unquoted
 from caffe_models.text_writer import write_text
 
 __all__ = ["MAX_BYTES", "parse_text", "read_text", "write_text"]
 
-MAX_BYTES = 16 << 20
-"""Longest prototxt; one of 1000 layers has about half a megabyte."""
+MAX_BYTES = 4 << 20
+"""Longest prototxt; one of 1000 layers has about 200 KB."""
 
 _MAX_DIGITS = 40
+_BEHIND_ZERO = ("", ".", "e", "f")
 _CLOSING = {"{": "}", "<": ">"}
 _TRUE, _FALSE = ("true", "t", "True", "1"), ("false", "f", "False", "0")
 
@@ -28,19 +30,25 @@ _TRUE, _FALSE = ("true", "t", "True", "1"), ("false", "f", "False", "0")
 def read_text(path: str | os.PathLike[str], message: str = "NetParameter", dialect: str | None = None) -> Message:
     """The prototxt file `path` as a message of type `message`.
 
-    `dialect` None: found out from the text (`caffe_models.dialects`); the message's `spec.dialect` says which.
+    `dialect` None: found out from the text (`caffe_models.dialects`); the message's `spec.dialect` says which, and its
+    `dialect_reason` why.
 
     Raises:
         PrototxtError: no such file, not a text, or not such a message; names file and line.
     """
     source = os.fspath(path)
     try:
-        if Path(path).is_file() and (size := Path(path).stat().st_size) > MAX_BYTES:
-            raise PrototxtError(f"{source}: has {size} bytes, a prototxt at most {MAX_BYTES}; is this a .caffemodel?")
-        content = Path(path).read_bytes()
+        with Path(path).open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
     except OSError as error:
         reason = "is a folder; name the prototxt in it" if Path(path).is_dir() else error.strerror or str(error)
         raise PrototxtError(f"{source}: cannot be read: {reason}") from error
+    if what := recognised(content):
+        raise PrototxtError(f"{source}: not a prototxt: it is {what}")
+    if len(content) > MAX_BYTES:
+        raise PrototxtError(f"{source}: has more than {MAX_BYTES} bytes, no prototxt has; is this a .caffemodel?")
+    if not content.strip():
+        raise PrototxtError(f"{source}: is empty; a prototxt is needed")
     try:
         if b"\0" in content:
             raise ValueError("has a zero byte")
@@ -59,20 +67,22 @@ def parse_text(text: str, message: str = "NetParameter", dialect: str | None = N
         PrototxtError: not such a message; names source and line. Of several dialects tried, the error of the one that
             read furthest.
     """
-    if dialect is None:
-        dialects = candidates(token.text for token in tokenize(text, source) if token.kind == NAME)
-    else:
-        dialects = (dialect,)
+    tokens = tokenize(text, source)
+    detection = detect_in(tokens) if dialect is None else told(dialect)
     best: tuple[int, PrototxtError] | None = None
-    for one in dialects:
-        reader = _Reader(text, source)
+    for one in detection.order:
+        reader = _Reader(tokens, source)
         result = Message(message_spec(message, one), source, 1)
         try:
             reader.fields(result, None)
         except PrototxtError as error:
             if best is None or reader.taken > best[0]:
                 best = (reader.taken, error)
+            if not reader.differs():
+                break
         else:
+            tried = f"{detection.reason}; but that does not read the text: {best[1]}" if best else detection.reason
+            result.dialect_reason = tried
             return result
     if best is None:
         raise ValueError("no dialect to read the text with")
@@ -82,10 +92,21 @@ def parse_text(text: str, message: str = "NetParameter", dialect: str | None = N
 class _Reader:
     """Goes through the tokens once; `next` is the one ahead, `taken` how many are behind."""
 
-    def __init__(self, text: str, source: str) -> None:
-        self.tokens, self.source, self.taken = tokenize(text, source), source, 0
-        self.next = next(self.tokens)
+    def __init__(self, tokens: list[Token], source: str) -> None:
+        self.tokens, self.source, self.taken = tokens, source, 0
+        self.next = tokens[0]
         self.open: list[tuple[MessageSpec, Token]] = []  # the messages around, each with the brace opened inside it
+        self.last: tuple[str, str] = ("", "")  # the message and field being read
+
+    def differs(self) -> bool:
+        """Whether the field being read is not the same in all dialects: another one may get further."""
+        message, name = self.last
+        found = [
+            message_spec(message, one).by_name.get(name)
+            for one in DIALECTS
+            if message and message in message_names(one)
+        ]
+        return any(field != found[0] for field in found)
 
     def fields(self, message: Message, opened: Token | None) -> None:
         """Read fields into `message` up to the brace that closes `opened` (None: up to the end of the text)."""
@@ -116,6 +137,7 @@ class _Reader:
                 self.take()
 
     def field(self, message: Message, name: Token) -> None:
+        self.last = (message.spec.name, name.text)
         field = message.spec.by_name.get(name.text)
         if field is None:
             raise self.error(name, self.unknown(message, name.text))
@@ -160,7 +182,7 @@ class _Reader:
             value = checked(field, value)
         except ValueError as error:
             raise self.error(token, f"{message.spec.name}.{field.name}: {error}") from error
-        (message.add if field.repeated else message.set)(field.name, value, name.line)
+        message.put(field, value, name.line)
 
     def scalar(self, field: FieldSpec, token: Token) -> Any:
         if field.kind == "string":
@@ -201,16 +223,16 @@ class _Reader:
     def take(self) -> Token:
         token = self.next
         if token.kind != END:
-            self.next = next(self.tokens)
             self.taken += 1
+            self.next = self.tokens[self.taken]
         return token
 
     def accept(self, sign: str) -> bool:
         """Take the next token if it is `sign`."""
-        found = self.next.kind == SIGN and self.next.text == sign
-        if found:
-            self.take()
-        return found
+        if self.next.text != sign or self.next.kind != SIGN:
+            return False
+        self.take()
+        return True
 
     def unknown(self, message: Message, name: str) -> str:
         """What to say of a field the message does not have; one that a message around it has hints at a lost brace."""
@@ -220,7 +242,12 @@ class _Reader:
                     f'message {message.spec.name} has no field "{name}", but {outer.name} has: is the '
                     f'"{_CLOSING[brace.text]}" missing that closes line {brace.line}?'
                 )
-        return message.spec.no_field(name)
+        text = message.spec.no_field(name)
+        for one, other in (("NetParameter", "SolverParameter"), ("SolverParameter", "NetParameter")):
+            if message.spec.name == one and name in message_spec(other, message.spec.dialect).by_name:
+                what = {"NetParameter": "the net", "SolverParameter": "the solver"}
+                return f"this looks like {what[other]}'s text, {what[one]}'s is needed here: {text}"
+        return text
 
     def wrong(self, field: FieldSpec, token: Token, wanted: str, sign: str = "") -> PrototxtError:
         return self.error(token, f"{field.name} takes {wanted}, found {sign}{token.shown()}")
@@ -236,7 +263,7 @@ def _float(token: Token) -> float | None:
     word = token.text.lower()
     if token.kind == NAME:
         return float(word) if word in ("inf", "infinity", "nan") else None
-    if token.kind != NUMBER or word.startswith("0x"):
+    if token.kind != NUMBER or (word[0] == "0" and word[1:2] not in _BEHIND_ZERO):  # hexadecimal, or octal as in C
         return None
     return float(word.rstrip("f"))
 

@@ -1,13 +1,16 @@
 """The words of protobuf's text format: names, numbers, quoted texts and punctuation, each with its line."""
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from caffe_models.errors import PrototxtError
 
 NAME, NUMBER, TEXT, SIGN, END = "name", "number", "text", "sign", "end"
 _SHOWN = 60
+
+MOST_WORDS = 150_000
+MOST_ESCAPES = 50_000
+"""Most tokens and backslashes of a text, so that one that is not meant to be read ends soon."""
 
 
 class Token(NamedTuple):
@@ -21,43 +24,62 @@ class Token(NamedTuple):
         """The word as errors quote it: its first characters, or what stands for the end."""
         if self.kind == END:
             return "the end of the text"
-        return self.text if len(self.text) <= _SHOWN else f"{self.text[:_SHOWN]}..."
+        return shown(self.text)
+
+
+def shown(text: str) -> str:
+    """`text` as errors quote it."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 _PATTERN = re.compile(
-    r"""(?P<space>[ \t\r\f\v]+|\#[^\n]*)
-    |(?P<newline>\n)
-    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<number>0[xX][0-9A-Fa-f]++(?![\w.])|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?[fF]?(?![\w.]))
-    |(?P<text>"(?:[^"\\\n]++|\\[^\n])*+"|'(?:[^'\\\n]++|\\[^\n])*+')
-    |(?P<sign>[{}<>\[\]:;,\-])""",
+    r"""[\ \t\r\f\v\n]*+(?:\#[^\n]*+[\ \t\r\f\v\n]*+)*+
+    (?:([A-Za-z_][A-Za-z0-9_]*+)
+    |([{}<>\[\]:;,\-])
+    |("(?:[^"\\\n]++|\\[^\n])*+"|'(?:[^'\\\n]++|\\[^\n])*+')
+    |(0[xX][0-9A-Fa-f]++(?![\w.])|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?[fF]?(?![\w.]))
+    |(\Z)
+    |(.))""",
     re.VERBOSE,
 )
+_KINDS = ("", NAME, SIGN, TEXT, NUMBER, END, "stray")
 _WORD = re.compile(r"[\w.+\-]{1,40}")
 
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))")
 _LETTERS = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
 
-def tokenize(text: str, source: str) -> Iterator[Token]:
+def tokenize(text: str, source: str) -> list[Token]:
     """The tokens of `text`, one of kind `END` last.
 
     Raises:
-        PrototxtError: a character that has no place, a quoted text without its end; names `source` and line.
+        PrototxtError: a character that has no place, a quoted text without its end, more than `MOST_WORDS` tokens, or
+            more than `MOST_ESCAPES` backslashes; names `source` and line.
     """
-    line, at, size = 1, 0, len(text)
-    match = _PATTERN.match
-    while at < size:
+    if (escapes := text.count("\\")) > MOST_ESCAPES:
+        raise PrototxtError(f"{source}: has {escapes} backslashes, a prototxt at most {MOST_ESCAPES}; is this a net?")
+    tokens: list[Token] = []
+    add, match, count, make = tokens.append, _PATTERN.match, text.count, Token._make
+    line, at = 1, 0
+    while True:
         found = match(text, at)
-        if found is None:
+        index = found.lastindex if found else None
+        if found is None or index is None:  # cannot be: the pattern takes any character
             raise PrototxtError(f"{source}:{line}: {_stray(text, at)}")
-        kind = str(found.lastgroup)
-        if kind == "newline":
-            line += 1
-        elif kind != "space":
-            yield Token(kind, found.group(), line)
-        at = found.end()
-    yield Token(END, "", line)
+        start, end = found.span(index)
+        if start != at:
+            line += count("\n", at, start)
+        kind = _KINDS[index]
+        if kind == "stray":
+            raise PrototxtError(f"{source}:{line}: {_stray(text, start)}")
+        add(make((kind, found[index], line)))
+        if kind == END:
+            return tokens
+        if len(tokens) > MOST_WORDS:
+            raise PrototxtError(
+                f"{source}:{line}: more than {MOST_WORDS} words and signs; a net of a thousand layers has about 40000"
+            )
+        at = end
 
 
 def unquoted(token: Token, source: str) -> str:
@@ -83,14 +105,14 @@ def unquoted(token: Token, source: str) -> str:
             made += _LETTERS.get(letter, letter).encode()
         else:
             raise PrototxtError(
-                f'{source}:{token.line}: unknown escape "\\{letter}" in {token.text}; write a backslash as \\\\'
+                f'{source}:{token.line}: unknown escape "\\{letter}" in {token.shown()}; write a backslash as \\\\'
             )
         at = found.end()
     made += body[at:].encode()
     try:
         return made.decode()
     except UnicodeDecodeError as error:
-        raise PrototxtError(f"{source}:{token.line}: the escapes in {token.text} do not make UTF-8") from error
+        raise PrototxtError(f"{source}:{token.line}: the escapes in {token.shown()} do not make UTF-8") from error
 
 
 def _stray(text: str, at: int) -> str:

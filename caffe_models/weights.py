@@ -1,7 +1,8 @@
-"""Weights and snapshots: `.caffemodel` and `.solverstate` files.
+"""Weights and snapshots: `.caffemodel` and `.solverstate` files, in Caffe's binary form or in HDF5.
 
-Of a `.caffemodel` only names, types and blobs are read. Its topology is left alone on purpose: the dialects write it
-with different field numbers, and the prototxt is the truth about it.
+A file to be read is known by its content, one to be written by its name (`.h5` at the end: HDF5). Of a `.caffemodel`
+only names, types and blobs are read. Its topology is left alone on purpose: the dialects write it with different field
+numbers, and the prototxt is the truth about it.
 """
 
 import math
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from caffe_models import weights_hdf5
 from caffe_models.atomic import replacing
 from caffe_models.binary_files import MAX_BYTES, read_binary
 from caffe_models.errors import WeightsError
@@ -21,14 +23,16 @@ from caffe_models.wire import decode, encode
 
 Blob = npt.NDArray[np.float32]
 Weights = dict[str, list[Blob]]
-"""Layer name -> its blobs (float32, C order, writable), in the order of the layers; layers without blobs are absent."""
+"""Layer name -> its blobs (float32, C order, writable), in the order of the file; layers without blobs are absent. In
+HDF5 files `weights_hdf5.ABSENT` stands for a blob that is stored with another layer, which shares it."""
 
 _BLOB_FIELDS = ("shape", "num", "channels", "height", "width", "data", "double_data")
 _LEGACY = ("num", "channels", "height", "width")
 _KEEP_WEIGHTS = {
     "NetParameter": ("name", "layer", "layers"),
     "LayerParameter": ("name", "blobs"),
-    "V1LayerParameter": ("name", "blobs"),
+    "V1LayerParameter": ("name", "blobs", "layer"),
+    "V0LayerParameter": ("name", "blobs"),
     "BlobProto": _BLOB_FIELDS,
 }
 _KEEP_STATE = {"BlobProto": _BLOB_FIELDS}
@@ -52,7 +56,7 @@ class SolverState:
 
 
 def read_caffemodel(path: str | os.PathLike[str]) -> Weights:
-    """The blobs of a `.caffemodel` of any dialect, in `layer` or in the older `layers` (V1) form.
+    """The blobs of a `.caffemodel` of any dialect, in `layer` or in the older `layers` form (V1, V0), or in HDF5.
 
     A net without weights gives an empty dictionary. Two layers of one name are accepted if their blobs are equal.
 
@@ -62,16 +66,17 @@ def read_caffemodel(path: str | os.PathLike[str]) -> Weights:
     """
     source = os.fspath(path)
     data = read_binary(path, ".caffemodel")
+    if data.startswith(weights_hdf5.SIGNATURE):
+        return weights_hdf5.read_blobs(path)
     if data[0] == 0x08:  # field 1 as a number: SolverState.iter; NetParameter's is a text
         raise WeightsError(f"{source}: not a .caffemodel: it starts like a .solverstate; give the file beside it")
     net = decode(data, "NetParameter", source=source, keep=_KEEP_WEIGHTS)
-    layers = (*net.get_messages("layers"), *net.get_messages("layer"))
+    old = [layer.get_message("layer") if layer.has("layer") else layer for layer in net.get_messages("layers")]
+    layers = (*old, *net.get_messages("layer"))
     if not layers:
         raise WeightsError(f"{source}: not a .caffemodel: there is no layer in it")
     if not any(layer.has("name") for layer in layers):
-        raise WeightsError(
-            f"{source}: its layers have no names: written before 2014; Caffe's upgrade_net_proto_binary converts it"
-        )
+        raise WeightsError(f"{source}: its layers have no names, by which blobs are found; this is no file of Caffe's")
     weights: Weights = {}
     for layer in layers:
         name = layer.get_str("name")
@@ -96,20 +101,24 @@ def write_caffemodel(
     net_name: str,
     layer_types: Mapping[str, str],
 ) -> None:
-    """Write blobs as a `.caffemodel` that every Caffe loads by name; the file appears whole or not at all.
+    """Write blobs as a `.caffemodel` (or `.h5`) that every Caffe loads by name; the file appears whole or not at all.
 
     Args:
         weights: layer name -> blobs; written as float32, in this order.
         net_name: the net's `name`.
-        layer_types: layer name -> type; only the layers of `weights` are written.
+        layer_types: layer name -> type; only the layers of `weights` are written (all, where none has weights: a file
+            without layers is no caffemodel).
 
     Raises:
-        WeightsError: more than protobuf's 2 GiB.
+        WeightsError: more than protobuf's 2 GiB; in HDF5, a layer with "/" in its name.
         OSError: the file cannot be written.
     """
+    if os.fspath(path).endswith(weights_hdf5.SUFFIX):
+        weights_hdf5.write_blobs(path, weights)
+        return
     net = _new("NetParameter")
     net.set("name", net_name)
-    for name, blobs in weights.items():
+    for name, blobs in (weights or dict.fromkeys(layer_types, ())).items():
         layer = net.new("layer")
         layer.set("name", name)
         if name in layer_types:
@@ -119,13 +128,23 @@ def write_caffemodel(
 
 
 def read_solverstate(path: str | os.PathLike[str]) -> SolverState:
-    """A `.solverstate` of any dialect.
+    """A `.solverstate` of any dialect, or `.solverstate.h5`.
 
     Raises:
         WeightsError: as `read_caffemodel`; and a file without the iteration, which is no solver state.
     """
     source = os.fspath(path)
     data = read_binary(path, ".solverstate")
+    if data.startswith(weights_hdf5.SIGNATURE):
+        parts = weights_hdf5.read_state(path)
+        return SolverState(
+            iteration=parts["iter"],
+            learned_net=parts["learned_net"],
+            current_step=parts.get("current_step", 0),
+            history=parts["history"],
+            minimum_loss=parts.get("minimum_loss"),
+            iter_last_event=parts.get("iter_last_event"),
+        )
     if data[0] == 0x0A:  # field 1 as a text: NetParameter.name
         raise WeightsError(f"{source}: not a .solverstate: it looks like a .caffemodel")
     state = decode(data, "SolverState", source=source, keep=_KEEP_STATE)
@@ -143,7 +162,12 @@ def read_solverstate(path: str | os.PathLike[str]) -> SolverState:
 
 
 def write_solverstate(path: str | os.PathLike[str], state: SolverState) -> None:
-    """Write a `.solverstate`; the file appears whole or not at all. Raises as `write_caffemodel`."""
+    """Write a `.solverstate` (or `.h5`); the file appears whole or not at all. Raises as `write_caffemodel`."""
+    if os.fspath(path).endswith(weights_hdf5.SUFFIX):
+        parts = {"iter": state.iteration, "learned_net": state.learned_net, "current_step": state.current_step}
+        events = {"minimum_loss": state.minimum_loss, "iter_last_event": state.iter_last_event}
+        weights_hdf5.write_state(path, {**parts, **events, "history": state.history})
+        return
     made = _new("SolverState")
     made.set("iter", state.iteration)
     made.set("learned_net", state.learned_net)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from caffe_models.errors import WeightsError
-from caffe_models.message import Message
+from caffe_models.message import Message, shortest
 from caffe_models.schema import DEFAULT_DIALECT, FieldSpec, message_spec
 
-MAX_MESSAGES = 100_000
-MAX_FIELDS = 500_000
+MAX_MESSAGES = 50_000
+MAX_FIELDS = 200_000
 """Most messages, and most fields (a long list of floats counts as one), in one file. A net of 1000 layers has about
-20,000 messages and 100,000 fields; a hostile file of millions of empty ones would fill the memory."""
+20,000 messages and 100,000 fields; a hostile file of millions of empty ones would take minutes and the memory."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIDTH = {_FIXED64: 8, _FIXED32: 4}
@@ -170,10 +170,7 @@ class _Decoder:
     def store(self, message: Message, field: FieldSpec, value: Any) -> None:
         if value is None:
             return
-        if field.repeated:
-            message.add(field.name, value)
-        else:
-            message.set(field.name, value)
+        message.put(field, shortest(value) if field.kind == "float" else value)
 
     def skip(self, wire_type: int, end: int, where: str) -> None:
         start = self.at

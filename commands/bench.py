@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from caffe_models.errors import Rpn3dError
-from commands.options import NET, WEIGHTS, Cpus, Json, Memory, ModelOption, Precision, say, show
+from commands.options import (
+    NET,
+    WEIGHTS,
+    Cpus,
+    InputShapes,
+    Json,
+    Memory,
+    ModelOption,
+    Precision,
+    read_shapes,
+    say,
+    show,
+)
 
 app = typer.Typer(help="Measure under a budget.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -60,3 +72,30 @@ def bench_caffe(
     if out is not None:
         write_json(result, out / "bench_caffe.json")
     show(table(result.as_json()), result.as_json(), as_json)
+
+
+@app.command(name="engines", epilog="Example: rpn3d bench engines net.prototxt net.caffemodel -o out --runs 5")
+def bench_engines(
+    net: Annotated[Path, typer.Argument(metavar="[PROTOTXT]", help="The net; default: ours.")] = NET,
+    weights: Annotated[Path, typer.Argument(metavar="[CAFFEMODEL]", help="Its weights.")] = WEIGHTS,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_engines.json.")] = None,
+    arrays: Annotated[Path | None, typer.Option("--inputs", help=".npz, an array for each input blob.")] = None,
+    inputs: InputShapes = None,
+    engines: Annotated[str, typer.Option(help="Of torch,onnxruntime,openvino,opencv.")] = "",
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each; medians are shown.")] = 5,
+    cpus: Cpus = None,
+    as_json: Json = False,
+) -> None:
+    """The same net through every engine and importer: seconds, and how far from torch f32."""
+    from bench.engines import FAMILIES, Task, inputs_for, table, write_json
+    from bench.engines import bench_engines as measure
+    from runtime.budget import make_budget
+
+    if weights == WEIGHTS and net != NET:
+        raise Rpn3dError(f"{net}: no weights given; usage: rpn3d bench engines PROTOTXT CAFFEMODEL")
+    families = tuple(name.strip() for name in engines.split(",") if name.strip()) or FAMILIES
+    fed = inputs_for(net, arrays, read_shapes(inputs or []))
+    result = measure(Task(net, weights, fed, families, runs, make_budget(cpus=cpus).cpus), say)
+    if out is not None:
+        write_json(result, out / "bench_engines.json")
+    show(table(result), result, as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from caffe_models.errors import Rpn3dError
-from commands.options import Json, Quiet, show
+from commands.options import DialectOption, Json, Quiet, known_dialect, show
 
 if TYPE_CHECKING:
     from caffe_models.net import Net
@@ -24,6 +24,7 @@ def convert(
     precision: Annotated[str, typer.Option(help="Of an .xml: f32 or bf16.")] = "f32",
     scan: Annotated[str | None, typer.Option(help="Measure on a crop of this scan (detectors).")] = None,
     parity: Annotated[bool, typer.Option(help="Measure that all engines agree, and fail if not.")] = True,
+    dialect: DialectOption = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -33,7 +34,7 @@ def convert(
     def inputs(loaded: "Net") -> "tuple[str, Arrays]":
         return parity_inputs(loaded, scan)
 
-    result = convert_net(net, weights, out, precision, inputs if parity else None)
+    result = convert_net(net, weights, out, precision, inputs if parity else None, known_dialect(dialect))
     show("\n".join(result.lines()), result.as_json(), as_json, quiet)
 
 

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from caffe_models.errors import Rpn3dError
+from caffe_models.schema import DIALECTS
+
 ROOT = Path(__file__).resolve().parent.parent
 NET = ROOT / "prototxt" / "rpn3d" / "deploy.prototxt"
 WEIGHTS = ROOT / "caffe_models" / "rpn3d.caffemodel"
@@ -21,6 +24,34 @@ ModelOption = Annotated[
     Path | None,
     typer.Option(help="Folder of built models, .xml, .onnx or .caffemodel; default: ours."),
 ]
+InputShapes = Annotated[
+    list[str] | None, typer.Option("--input", metavar="BLOB=N,C,...", help="Another shape of an input; repeatable.")
+]
+Phase = Annotated[str, typer.Option(help="TEST or TRAIN.")]
+DialectOption = Annotated[str | None, typer.Option("--dialect", help="bvlc, intel or extended; default: detected.")]
+
+
+def known_dialect(dialect: str | None) -> str | None:
+    """What was given as --dialect. Raises Rpn3dError if it is none of the three."""
+    if dialect not in (None, *DIALECTS):
+        raise Rpn3dError(f'--dialect "{dialect}" is not known; allowed: {", ".join(DIALECTS)}')
+    return dialect
+
+
+def read_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by blob from texts such as data=1,1,64,64,64 (or 1x1x64x64x64).
+
+    Raises:
+        Rpn3dError: no such text, or an extent that is no positive number.
+    """
+    shapes = {}
+    for text in texts:
+        name, _, extents = text.rpartition("=")
+        parts = extents.replace("x", ",").split(",")
+        if not name or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            raise Rpn3dError(f'--input "{text}" is no shape; write it as data=1,1,64,64,64')
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes
 
 
 def say(text: str, quiet: bool = False) -> None:

@@ -5,26 +5,24 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from caffe_models.errors import NetError
+from caffe_models.binary_topology import differences
+from caffe_models.errors import NetError, warn
 from caffe_models.net import Net
 from caffe_models.weights import read_caffemodel
 from convert.to_onnx import net_to_onnx, rpn3d_version, save_onnx
 from convert.to_openvino import IR_PRECISIONS, onnx_to_ir
 
 
-def load_net(net: str | Path, weights: str | Path) -> Net:
-    """The TEST net of a prototxt with the weights of a caffemodel.
+def load_net(net: str | Path, weights: str | Path, dialect: str | None = None) -> Net:
+    """The TEST net of a prototxt with the weights of a caffemodel. `dialect` None: found out from the text.
 
     Raises:
         PrototxtError, WeightsError: either file cannot be read, or they do not belong together.
     """
-    loaded = Net.from_prototxt(net)
-    report = loaded.load(read_caffemodel(weights), str(weights))
-    if report.missing:
-        raise NetError(
-            f"{weights}: holds no weights for layer {', '.join(report.missing[:5])} of {net}; these are weights of "
-            "another net"
-        )
+    loaded = Net.from_prototxt(net, dialect=dialect)
+    loaded.load(read_caffemodel(weights), str(weights), strict=True)  # a deploy net with random weights is a mistake
+    for text in differences(loaded, weights):
+        warn(text)
     return loaded
 
 

@@ -1,8 +1,7 @@
 """What `rpn3d convert` does: build the file asked for, and prove on real input that it is the net."""
 
 import tempfile
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caffe_models.atomic import replacing
-from caffe_models.errors import NetError
+from caffe_models.errors import NetError, PrototxtError
 from convert.build import load_net
+from convert.npz import read_arrays
 from convert.parity import Parity, measure
 from convert.run_net import run_onnxruntime, run_openvino, run_torch
 from convert.to_onnx import net_to_onnx, save_onnx
 from convert.to_openvino import IR_PRECISIONS, onnx_to_ir
 
 if TYPE_CHECKING:
+    from caffe_models.layer import Shape
     from caffe_models.net import Net
     from convert.run_net import Arrays
 
@@ -29,10 +30,15 @@ class Conversion:
     files: tuple[Path, ...]
     inputs: str
     parity: Parity | None
+    dialect: str = ""
+    dialect_reason: str = ""
+    """Of the prototxt, and why it was taken for that; empty: the source was no prototxt."""
 
     def lines(self) -> list[str]:
         """For people."""
         found = [f"wrote {', '.join(str(file) for file in self.files)}"]
+        if self.dialect:
+            found.append(f"read as {self.dialect}: {self.dialect_reason}")
         if self.parity is not None:
             found += [f"parity on {self.inputs}:", *(f"  {line}" for line in self.parity.lines())]
         return found
@@ -40,7 +46,13 @@ class Conversion:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         parity = None if self.parity is None else asdict(self.parity)
-        return {"files": [str(file) for file in self.files], "inputs": self.inputs, "parity": parity}
+        return {
+            "files": [str(file) for file in self.files],
+            "dialect": self.dialect or None,
+            "dialect_reason": self.dialect_reason or None,
+            "inputs": self.inputs,
+            "parity": parity,
+        }
 
 
 def convert_net(
@@ -49,6 +61,7 @@ def convert_net(
     out: str | Path,
     precision: str = "f32",
     inputs: "Callable[[Net], tuple[str, Arrays]] | None" = None,
+    dialect: str | None = None,
 ) -> Conversion:
     """Build `out` and, with `inputs`, compare every engine that is installed on them.
 
@@ -61,6 +74,7 @@ def convert_net(
         out: X.onnx, or X.xml (X.onnx is then written beside it, unless it is the source).
         precision: of an .xml.
         inputs: gives a description and the input arrays for a net; None: nothing is measured.
+        dialect: of the prototxt; None: found out from the text.
 
     Raises:
         NetError: names or precision that do not fit, or a difference above the tolerance.
@@ -76,7 +90,8 @@ def convert_net(
         raise NetError(f"{source}: is an ONNX model already; give -o X.xml and no caffemodel to make OpenVINO IR of it")
     if not from_onnx and weights is None:
         raise NetError(f"{source}: no weights given; usage: rpn3d convert PROTOTXT CAFFEMODEL -o {out}")
-    net = None if weights is None else load_net(source, weights)
+    net = None if weights is None else load_net(source, weights, dialect)
+    read_as = ("", "") if net is None else (net.dialect, net.dialect_reason)
     description, arrays = ("", None) if inputs is None or net is None else inputs(net)
     onnx_path = source if from_onnx else out.with_suffix(".onnx")
     written: list[Path] = []
@@ -87,40 +102,46 @@ def convert_net(
         onnx_to_ir(onnx_path, out, precision)
         written += [out, out.with_suffix(".bin")]
     if arrays is None:
-        return Conversion(tuple(written), "", None)
+        return Conversion(tuple(written), "", None, *read_as)
     try:
         parity = measure(net, onnx_path, out, arrays).check()
     except NetError:
         for file in written:
             file.unlink(missing_ok=True)
         raise
-    return Conversion(tuple(written), description, parity)
+    return Conversion(tuple(written), description, parity, *read_as)
 
 
 def run_caffe_net(
-    net_path: Path, weights: Path, inputs: Path, outputs: Path, engine: str, blobs: Sequence[str] = ()
+    net_path: Path,
+    weights: Path,
+    inputs: Path,
+    outputs: Path,
+    engine: str,
+    blobs: Sequence[str] = (),
+    dialect: str | None = None,
 ) -> None:
     """Run a net on the arrays of an .npz, and write its outputs (and `blobs`) as another, whole or not at all.
 
+    Everything that can be refused is refused before the net runs, which may take long.
+
     Raises:
-        NetError: an unknown engine, arrays that cannot be read or do not fit, intermediate blobs outside torch.
+        NetError: an unknown engine, arrays that cannot be read or do not fit, intermediate blobs outside torch, a net
+            that the memory cannot hold, an engine that fails.
+        PrototxtError, WeightsError: the net or its weights cannot be read.
     """
     if engine not in ("torch", "onnxruntime", "openvino"):
         raise NetError(f'engine "{engine}" is not known; allowed: torch, onnxruntime, openvino')
     if blobs and engine != "torch":
         raise NetError(f"--blobs works with --engine torch only, found {engine}")
-    try:
-        with np.load(inputs, allow_pickle=False) as stored:
-            arrays = {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise NetError(f"{inputs}: cannot be read as .npz ({error})") from error
-    net = load_net(net_path, weights)
-    missing = sorted(set(net.inputs) - set(arrays))
-    if missing:
-        raise NetError(
-            f"{inputs}: has no array for input {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}"
-        )
-    arrays = {name: arrays[name] for name in net.inputs}
+    if outputs.suffix != ".npz":
+        raise NetError(f"{outputs}: the name of the outputs must end in .npz")
+    if outputs.is_dir():
+        raise NetError(f"{outputs}: is a folder; name the .npz to write")
+    net = load_net(net_path, weights, dialect)
+    if absent := sorted(set(blobs) - set(net.shapes)):
+        raise NetError(f"{net_path}: has no blob {', '.join(absent)} (blobs: {', '.join(net.shapes)})")
+    arrays = read_arrays(inputs, net.inputs, lambda shapes: check_inputs(net, shapes, inputs, engine))
     if engine == "torch":
         results = run_torch(net, arrays, keep=blobs)
     else:
@@ -129,7 +150,31 @@ def run_caffe_net(
             save_onnx(net_to_onnx(net), onnx_path)
             run = run_onnxruntime if engine == "onnxruntime" else run_openvino
             results = run(onnx_path, arrays)
-    if outputs.suffix != ".npz":
-        raise NetError(f"{outputs}: the name of the outputs must end in .npz")
     with replacing(outputs) as temporary:
         np.savez(temporary, allow_pickle=False, **results)
+
+
+def check_inputs(net: "Net", shapes: "Mapping[str, Shape]", source: Path, engine: str = "torch") -> None:
+    """Refuse inputs of shapes that the net cannot take.
+
+    Spatial extents are free where the layers allow it; channels are the prototxt's, and so is the batch outside torch.
+
+    Raises:
+        NetError: names `source`, the blob, what was found and what is allowed; or the memory that is lacking.
+    """
+    fixed = 2 if engine != "torch" else 1
+    for blob, shape in shapes.items():
+        declared = net.inputs[blob]
+        same = shape[:2] == declared[:2] if fixed == 2 else shape[1:2] == declared[1:2]
+        if len(shape) != len(declared) or not same or 0 in shape:
+            raise NetError(f"{source}: {blob} has shape {shape}; allowed: {_allowed(declared, fixed)}")
+    try:
+        net.check_memory(shapes)
+    except PrototxtError as error:
+        found = ", ".join(f"{blob} {shape}" for blob, shape in shapes.items())
+        raise NetError(f"{source}: the net cannot take {found}: {error}") from error
+
+
+def _allowed(declared: "Shape", fixed: int) -> str:
+    batch = str(declared[0]) if fixed == 2 or len(declared) < 2 else "any batch"
+    return ", ".join([batch, *(str(extent) for extent in declared[1:2]), *["any extent"] * (len(declared) - 2)])

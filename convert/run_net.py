@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from caffe_models.errors import NetError
+
 if TYPE_CHECKING:
     from caffe_models.net import Net
 
@@ -26,28 +28,47 @@ def run_torch(net: "Net", inputs: Arrays, *, keep: Collection[str] = ()) -> dict
 
 
 def run_onnxruntime(path: str | os.PathLike[str], inputs: Arrays, *, threads: int = 0) -> dict[str, Array]:
-    """Outputs of an ONNX model in ONNX Runtime."""
+    """Outputs of an ONNX model in ONNX Runtime.
+
+    Raises:
+        NetError: it cannot load or run the model; its own words follow.
+    """
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    failures = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented)
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(os.fspath(path), sess_options=options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    try:
+        session = onnxruntime.InferenceSession(
+            os.fspath(path), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    except (*failures, state.RuntimeException, MemoryError) as error:
+        raise NetError(f"ONNX Runtime cannot run the net: {str(error) or 'not enough memory'}") from error
 
 
 def run_openvino(
     path: str | os.PathLike[str], inputs: Arrays, *, precision: str = "f32", threads: int = 0
 ) -> dict[str, Array]:
-    """Outputs of an .xml or .onnx model in OpenVINO, pinned to `precision` (f32, bf16; int8 is in the model itself)."""
+    """Outputs of an .xml or .onnx model in OpenVINO, pinned to `precision` (f32, bf16; int8 is in the model itself).
+
+    Raises:
+        NetError: it cannot load or run the model; its own words follow.
+    """
     import openvino
 
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(os.fspath(path), "CPU", settings)
-    found = compiled({blob: np.ascontiguousarray(array) for blob, array in inputs.items()})
+    try:
+        compiled = openvino.Core().compile_model(os.fspath(path), "CPU", settings)
+        found = compiled({blob: np.ascontiguousarray(array) for blob, array in inputs.items()})
+    except (RuntimeError, MemoryError) as error:
+        raise NetError(f"OpenVINO cannot run the net: {str(error) or 'not enough memory'}") from error
     return {port.any_name: np.array(found[port], dtype=np.float32) for port in compiled.outputs}
 
 

@@ -95,7 +95,7 @@ def net_to_onnx(net: Net) -> onnx.ModelProto:
                 f"{spec.source}: the net was read in its TRAIN phase; ONNX is for deploying: read it in the TEST phase"
             )
         source = source or spec.source
-        if spec.type == "Input":
+        if layer.is_input:
             for top in spec.tops:
                 value[top] = top
                 writer.shapes[top] = net.inputs[top]

@@ -9,16 +9,15 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_models.errors import Rpn3dError
+from caffe_models.free_memory import cgroup_folders, free_memory, memory_limit, read_number, read_words
+from caffe_models.free_memory import format_memory as format_memory
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LEAST_MEMORY = 64 << 20
-UNLIMITED = 1 << 60
-"""cgroup v1 writes "no limit" as a number near 2^63."""
 USABLE_SHARE = 0.9
 """Part of the memory that is free now which a run takes for itself when nobody says how much."""
 
@@ -67,7 +66,7 @@ def cpu_budget(requested: int | None = None, root: str | Path = "/") -> tuple[in
     if requested is not None and requested < 1:
         raise Rpn3dError(f"cpus is {requested}; give 1 or more, or leave it out to use what this process may")
     cores, reason = _affinity(), "the affinity mask"
-    quota = min((q for folder in _cgroup_folders(Path(root)) if (q := _cpu_quota(folder)) is not None), default=None)
+    quota = min((q for folder in cgroup_folders(Path(root)) if (q := _cpu_quota(folder)) is not None), default=None)
     if quota is not None and max(1, math.floor(quota)) < cores:
         cores, reason = max(1, math.floor(quota)), f"a cgroup quota of {quota:g} cores"
     if requested is None:
@@ -78,12 +77,11 @@ def cpu_budget(requested: int | None = None, root: str | Path = "/") -> tuple[in
 def memory_budget(requested: str | int | None = None, root: str | Path = "/") -> tuple[int, str]:
     """Bytes of memory to use, and what decided."""
     top = Path(root)
-    groups = list(_cgroup_folders(top))
     if requested is None:
-        free = min([_memory_available(top), *(f for folder in groups if (f := _memory_free(folder)) is not None)])
+        free = free_memory(top)
         return int(free * USABLE_SHARE), f"{USABLE_SHARE:.0%} of the {format_memory(free)} that are free"
     size = parse_memory(requested)
-    limit = min((m for folder in groups if (m := _memory_limit(folder)) is not None), default=None)
+    limit = min((m for folder in cgroup_folders(top) if (m := memory_limit(folder)) is not None), default=None)
     if limit is not None and limit < size:
         return limit, f"the cgroup's memory limit ({format_memory(size)} asked for)"
     return size, "the memory asked for"
@@ -105,14 +103,9 @@ def parse_memory(text: str | int) -> int:
     return size
 
 
-def format_memory(size_bytes: float) -> str:
-    """Bytes as people write them: "3.5 GiB", "512 MiB"."""
-    return f"{size_bytes / (1 << 30):.1f} GiB" if size_bytes >= 1 << 30 else f"{size_bytes / (1 << 20):.0f} MiB"
-
-
 def resident_bytes() -> int:
     """Memory that this process holds now (resident set); 0 where the system does not say."""
-    text = _read(Path("/proc/self/statm"))
+    text = read_words(Path("/proc/self/statm"))
     return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE") if text else 0
 
 
@@ -121,7 +114,7 @@ def peak_resident_bytes() -> int:
 
     Not `ru_maxrss`, which on Linux begins with what the parent held when it started this process.
     """
-    text = _read(Path("/proc/self/status")) or ""
+    text = read_words(Path("/proc/self/status")) or ""
     found = re.search(r"^VmHWM:\s*(\d+) kB", text, re.MULTILINE)
     return 1024 * int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
@@ -129,8 +122,8 @@ def peak_resident_bytes() -> int:
 def throttled_periods(root: str | Path = "/") -> int | None:
     """How often the cgroup was throttled so far (nr_throttled); None where there is no such count."""
     counts = []
-    for folder in _cgroup_folders(Path(root)):
-        for line in (_read(folder / "cpu.stat") or "").splitlines():
+    for folder in cgroup_folders(Path(root)):
+        for line in (read_words(folder / "cpu.stat") or "").splitlines():
             if line.startswith("nr_throttled "):
                 counts.append(int(line.split()[1]))
     return max(counts, default=None)
@@ -141,74 +134,13 @@ def _affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> int | None:
-    text = _read(path)
-    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
-
-
-def _cgroup_folders(root: Path) -> Iterator[Path]:
-    """The process's own cgroup folders and all above them: any of them may hold the limit.
-
-    Inside a container the folder that /proc/self/cgroup names often does not exist, since the container sees its own
-    group as the top of /sys/fs/cgroup; the walk up ends there, so it is found all the same.
-    """
-    mount = root / "sys/fs/cgroup"
-    seen = set()
-    for line in (_read(root / "proc/self/cgroup") or "0::/").splitlines():
-        _, controllers, path = line.split(":", 2)
-        # v2 has one tree and no controller names; v1 a tree per controller
-        tops = [mount] if not controllers else [mount / name for name in {controllers, *controllers.split(",")}]
-        for top in tops:
-            folder = top / path.lstrip("/")
-            for group in (folder, *folder.parents):
-                if group.is_dir() and group not in seen:
-                    seen.add(group)
-                    yield group
-                if group == top:
-                    break
-
-
 def _cpu_quota(folder: Path) -> float | None:
     """Cores that a cgroup folder allows, or None: v2 `cpu.max` "quota period" or "max period"; v1 two files."""
-    text = _read(folder / "cpu.max")
+    text = read_words(folder / "cpu.max")
     if text is not None:
         parts = text.split()
         if not parts or parts[0] == "max":
             return None
         return int(parts[0]) / (int(parts[1]) if len(parts) > 1 else 100_000)
-    quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    quota, period = read_number(folder / "cpu.cfs_quota_us"), read_number(folder / "cpu.cfs_period_us")
     return quota / period if quota is not None and quota > 0 and period else None
-
-
-def _memory_limit(folder: Path) -> int | None:
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        size = _number(folder / name)
-        if size is not None and size < UNLIMITED:
-            return size
-    return None
-
-
-def _memory_free(folder: Path) -> int | None:
-    """What a cgroup has left: its limit less what is used, file pages that can be dropped not counted as used."""
-    limit = _memory_limit(folder)
-    used = next((n for f in ("memory.current", "memory.usage_in_bytes") if (n := _number(folder / f)) is not None), 0)
-    cached = 0
-    for line in (_read(folder / "memory.stat") or "").splitlines():
-        if line.startswith(("inactive_file ", "total_inactive_file ")):
-            cached = max(cached, int(line.split()[1]))
-    return None if limit is None else max(0, limit - max(0, used - cached))
-
-
-def _memory_available(root: Path) -> int:
-    """MemAvailable of /proc/meminfo; where there is none, the machine's memory by sysconf."""
-    for line in (_read(root / "proc/meminfo") or "").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

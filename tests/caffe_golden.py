@@ -4,11 +4,13 @@ A small part lies in `tests/golden`, so that the tests have something to hold on
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from conftest import ROOT, data_folder, need
 
 from caffe_models.net import Net
@@ -63,3 +65,30 @@ def assert_close(found: Any, wanted: Array, relative: float, what: str) -> None:
     magnitude = max(float(np.abs(wanted).max()), 1e-30)
     error = float(np.abs(found.astype(np.float64) - wanted).max()) / magnitude
     assert error <= relative, f"{what}: off by {error:.2e} of the largest magnitude {magnitude:.4g}"
+
+
+def session_of(model: bytes) -> Any:
+    """An ONNX Runtime session of one thread."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class OpenvinoCore:
+    """Runs a serialised ONNX model in OpenVINO, one thread, float32; outputs by all their names."""
+
+    def __init__(self) -> None:
+        self.core = pytest.importorskip("openvino").Core()
+
+    def __call__(self, model: bytes, inputs: dict[str, Array]) -> dict[str, Array]:
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        compiled = self.core.compile_model(self.core.read_model(model, b""), "CPU", settings)
+        found = compiled(inputs)
+        return {name: np.array(found[port]) for port in compiled.outputs for name in port.names}
+
+
+@lru_cache(maxsize=1)
+def openvino_core() -> OpenvinoCore:
+    """One core for all tests."""
+    return OpenvinoCore()

@@ -401,7 +401,6 @@ def test_a_usual_solver_warns_of_nothing(folder: Path, recwarn: pytest.WarningsR
         ("momentum: 0.9", 'type: "LBFGS"', 'unknown solver type "LBFGS" .known types: AdaDelta, AdaGrad, Adam'),
         ("momentum: 0.9", 'regularization_type: "L3"', '"L3"; allowed: L1, L2'),
         ("momentum: 0.9", "iter_size: 0", "iter_size is 0; allowed: 1 or more"),
-        ("momentum: 0.9", "snapshot_format: HDF5", "HDF5 is not written here"),
         ("momentum: 0.9", "snapshot: -1", "snapshot is -1; allowed: 0 or more"),
         ('lr_policy: "fixed"', 'lr_policy: "inv" gamma: -1', 'gamma is -1; for lr_policy "inv" allowed: 0 or more'),
         ("momentum: 0.9", 'momentum: 1 type: "Adam"', "momentum is 1; for type Adam allowed: 0 to less than 1"),

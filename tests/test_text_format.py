@@ -9,7 +9,6 @@ from conftest import need
 from google.protobuf import text_format as google  # type: ignore[import-untyped]
 from protobuf_oracle import message_class, random_message
 
-from caffe_models.dialects import detect
 from caffe_models.errors import PrototxtError
 from caffe_models.schema import DIALECTS
 from caffe_models.text_format import parse_text, read_text, write_text
@@ -151,24 +150,6 @@ def test_written_text() -> None:
 
 def pooling(fields: str) -> str:
     return f'layer {{ type: "Pooling" pooling_param {{ {fields} }} }}'
-
-
-@pytest.mark.parametrize(
-    ("text", "dialect"),
-    [
-        (pooling("kernel_size: 2"), "extended"),
-        (pooling("kernel_size: 2 kernel_size: 2 kernel_size: 1"), "extended"),
-        (pooling("kernel_size_3d: 2"), "intel"),
-        (pooling("# kernel_size_3d\n kernel_size: 2"), "extended"),
-        (pooling("kernel_size: 2 round_mode: FLOOR"), "bvlc"),
-        ('layer { engine: "MKL2017" }', "extended"),
-        ("layer { swish_param { beta: 2 } }", "bvlc"),
-        ('name: "kernel_size_3d"', "extended"),
-    ],
-)
-def test_the_dialect_is_found(text: str, dialect: str) -> None:
-    assert detect(text) == dialect
-    assert detect(parse_text(text)) == dialect
 
 
 def test_another_dialect_is_tried() -> None:

@@ -118,7 +118,7 @@ def test_layers_of_one_name(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b'name: "net"\nlayer { name: "c" }\n', "it is a text file (a prototxt?)"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "snapshot_format: BINARYPROTO"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "not a whole HDF5 file"),
         (b"PK\x03\x04" + bytes(100), "zip archive"),
         (b"\x08\x05\x12\x01x", "starts like a .solverstate"),
         (b"\x0a\x01n", "there is no layer in it"),

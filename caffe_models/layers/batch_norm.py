@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffe_models.errors import warn
 from caffe_models.fillers import FillerSpec
 from caffe_models.layer import BlobSpec, Layer, LayerSpec, OnnxGraph, Shape, int64, knows, register
 
@@ -63,9 +64,13 @@ class BatchNorm(Layer):
         wrong = [entry for entry in entries[:3] if entry.get("lr_mult") != 0]
         if spec.dialect == "bvlc" and wrong and len(entries) != 3:  # BVLC drops exactly three, whatever they say
             raise spec.error(f"param with lr_mult {wrong[0].get('lr_mult'):g}; statistics need 0", wrong[0].line)
+        if wrong:
+            what = "bvlc takes it as 0" if spec.dialect == "bvlc" else "they are measured, not learnt, and would decay"
+            text = f"param with lr_mult {wrong[0].get('lr_mult'):g} for statistics: {what}; write lr_mult: 0"
+            warn(str(spec.error(text, wrong[0].line)))
 
     def hint_for_blobs(self, count: int) -> str:
-        if count in (4, 5) and len(self.blobs) == 3:
+        if count in (4, 5) and len(self.held_blobs) == 3:
             return 'a BatchNorm of an MKL engine with gamma and beta; add engine: "MKL2017" to the layer'
         if count == 3:
             return "a BatchNorm without gamma and beta; remove the layer's engine"

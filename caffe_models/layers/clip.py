@@ -25,6 +25,8 @@ class ClipParams:
 class Clip(Elementwise):
     """x limited to [min, max], value by value."""
 
+    dialects = ("bvlc",)
+
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         message = spec.param("clip_param")

@@ -58,6 +58,7 @@ class SlidingWindow(Layer):
     """What Convolution and Deconvolution share: geometry, weights, one top for each bottom."""
 
     bottoms_allowed = (1, None)
+    spatial_axes = (1, 3)
     tops_allowed = (1, None)
     fresh_tops = True
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from caffe_models.errors import warn
 from caffe_models.layer import Layer, LayerSpec, OnnxGraph, Shape, register
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class Dropout(Layer):
         # Caffe accepts a ratio of 1, which is harmless in TEST and divides by zero in TRAIN
         if not 0 <= ratio <= 1 or (ratio == 1 and spec.phase == "TRAIN"):
             raise spec.error(f"dropout_ratio {ratio:g}; allowed: 0 to less than 1", spec.param("dropout_param").line)
+        if ratio == 1:
+            text = "dropout_ratio 1 drops everything in training; allowed: 0 to less than 1"
+            warn(str(spec.error(text, spec.param("dropout_param").line)))
 
     def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [bottoms[0]]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caffe_models.layer import Layer, Shape, register
+from caffe_models.layer import Loss, Shape, register
 from caffe_models.normalization import LossParams
 
 if TYPE_CHECKING:
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 @register("EuclideanLoss")
-class EuclideanLoss(Layer):
+class EuclideanLoss(Loss):
     """Half the sum of squared differences, over the batch size; both bottoms receive gradients."""
 
     bottoms_allowed = (2, 2)
-    is_loss = True
+    refused_in_3d = frozenset({"bvlc", "intel", "extended"})
 
     def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         LossParams.check_equal_count(bottoms[0], bottoms[1], self.spec)

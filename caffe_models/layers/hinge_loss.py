@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from caffe_models.layer import Layer, LayerSpec, Shape, register
+from caffe_models.layer import LayerSpec, Loss, Shape, register
 from caffe_models.normalization import check_labels
 
 if TYPE_CHECKING:
@@ -20,11 +20,10 @@ class HingeLossParams:
 
 
 @register("HingeLoss")
-class HingeLoss(Layer):
+class HingeLoss(Loss):
     """Sum of max(0, 1 - s x), or of its square, over the batch size; s is 1 for the label's class, else -1."""
 
     bottoms_allowed = (2, 2)
-    is_loss = True
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)

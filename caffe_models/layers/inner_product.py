@@ -30,6 +30,7 @@ class InnerProduct(Layer):
     with `transpose`; bias (num_output). K is fixed, so these axes cannot change at run time."""
 
     fresh_tops = True
+    note = "the extents from `axis` on are fixed"
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)

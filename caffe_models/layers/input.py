@@ -23,6 +23,7 @@ class Input(Layer):
     """Declares names and shapes; `Net` puts the caller's tensors in their place."""
 
     bottoms_allowed = (0, 0)
+    is_input = True
     tops_allowed = (1, None)
 
     def __init__(self, spec: LayerSpec) -> None:

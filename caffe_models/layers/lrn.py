@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import torch
 
 
+MOST_SIZE = 65535
+"""Beyond any number of channels; the bottom is padded by half of it."""
+
+
 @dataclass(frozen=True)
 class LRNParams:
     """Caffe's LRNParameter; k serves ACROSS_CHANNELS only."""
@@ -27,6 +31,8 @@ class LRN(Elementwise):
     """Across: x / (k + alpha / n * sum of squares over n channels) ** beta. Within: the sum is over an n by n window,
     divided by its area with the zeros of the padding, and k is 1, whatever is given (Caffe, lrn_layer.cpp)."""
 
+    spatial_axes = (2, 2)
+
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         message = spec.param("lrn_param")
@@ -39,6 +45,8 @@ class LRN(Elementwise):
         )
         if self.params.size % 2 == 0:
             raise spec.error(f"local_size {self.params.size}; it must be odd", message.line)
+        if self.params.size > MOST_SIZE:
+            raise spec.error(f"local_size {self.params.size}; allowed: odd, at most {MOST_SIZE}", message.line)
 
     def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         if len(bottoms[0]) != 4:

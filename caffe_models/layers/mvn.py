@@ -26,6 +26,9 @@ class MVNParams:
 class MVN(Elementwise):
     """(x - mean) / (standard deviation + eps), over each channel or, with across_channels, each example."""
 
+    refused_in_3d = frozenset({"bvlc", "extended"})
+    spatial_axes = (1, None)
+
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         message = spec.param("mvn_param")
@@ -40,12 +43,12 @@ class MVN(Elementwise):
             raise self.spec.error(f"bottom has shape {bottoms[0]}; allowed: batch, channels and spatial axes")
         return [bottoms[0]]
 
-    def axes(self, rank: int) -> tuple[int, ...]:
+    def shared_axes(self, rank: int) -> tuple[int, ...]:
         """The axes that share a mean."""
         return tuple(range(1 if self.params.across_channels else 2, rank))
 
     def forward(self, tensors: Sequence["torch.Tensor"]) -> list["torch.Tensor"]:
-        axes = self.axes(tensors[0].ndim)
+        axes = self.shared_axes(tensors[0].ndim)
         centred = tensors[0] - tensors[0].mean(axes, keepdim=True)
         if not self.params.normalize_variance:
             return [centred]
@@ -53,7 +56,7 @@ class MVN(Elementwise):
 
     def to_onnx(self, graph: OnnxGraph, bottoms: Sequence[str], tops: Sequence[str]) -> None:
         name = self.spec.name
-        axes = graph.constant(int64(*self.axes(graph.rank(bottoms[0]))), f"{name}_axes")
+        axes = graph.constant(int64(*self.shared_axes(graph.rank(bottoms[0]))), f"{name}_axes")
         mean = graph.fresh(f"{name}_mean")
         graph.node("ReduceMean", [bottoms[0], axes], [mean], keepdims=1)
         centred = graph.fresh(f"{name}_centred") if self.params.normalize_variance else tops[0]

@@ -21,6 +21,8 @@ class PermuteParams:
 class Permute(Layer):
     """Axes that `order` does not name follow in their old order."""
 
+    dialects = ("intel", "extended")
+
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         message = spec.param("permute_param")

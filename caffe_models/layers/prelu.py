@@ -24,6 +24,8 @@ class PReLUParams:
 class PReLU(Elementwise):
     """max(x, 0) + slope * min(x, 0); blob: slope (C), or a single number without axes if shared."""
 
+    refused_in_3d = frozenset({"bvlc"})
+
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         message = spec.param("prelu_param")

@@ -60,17 +60,23 @@ class Python(Layer):
 
     bottoms_allowed = (0, None)
     tops_allowed = (0, None)
+    no_onnx = "it runs this program's own Python code, which serves training"
+    note = "entries of a registry; code named in a file is never imported"
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         message = spec.param("python_param")
         text = str(message.get("param_str"))
+        found = text if len(text) <= 200 else f"{text[:200]}..."
         try:
             param = json.loads(text) if text else {}
-        except json.JSONDecodeError as error:
-            raise spec.error(f"param_str must be a JSON object, found {text!r}: {error}", message.line) from error
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # RecursionError: nested without end; ValueError: also 5000 digits
+            raise spec.error(f"param_str must be a JSON object, found {found!r}: {error}", message.line) from error
         if not isinstance(param, dict):
-            raise spec.error(f"param_str must be a JSON object, found {text!r}", message.line)
+            raise spec.error(f"param_str must be a JSON object, found {found!r}", message.line)
         self.params = PythonParams(str(message.get("module")), str(message.get("layer")), param)
         key = (self.params.module, self.params.layer)
         if key not in _known:

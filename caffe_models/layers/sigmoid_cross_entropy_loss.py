@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caffe_models.layer import Layer, LayerSpec, Shape, register
+from caffe_models.layer import LayerSpec, Loss, Shape, register
 from caffe_models.normalization import LossParams
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @register("SigmoidCrossEntropyLoss")
-class SigmoidCrossEntropyLoss(Layer):
+class SigmoidCrossEntropyLoss(Loss):
     """-sum of t log(s(x)) + (1 - t) log(1 - s(x)), over a normaliser; bottoms: logits x and targets t, same count.
 
     Targets equal to `ignore_label` count neither in the sum nor in VALID. Default normalisation: BATCH_SIZE. Intel
@@ -19,7 +19,8 @@ class SigmoidCrossEntropyLoss(Layer):
     """
 
     bottoms_allowed = (2, 2)
-    is_loss = True
+    refused_in_3d = frozenset({"intel"})
+    note = "Intel Caffe knows no ignore_label and two normalisations, NONE and BATCH_SIZE; an intel file gets these"
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from caffe_models.layer import Layer, LayerSpec, Shape, register
+from caffe_models.layer import LayerSpec, Loss, Shape, register
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ class SmoothL1LossParams:
 
 
 @register("SmoothL1Loss")
-class SmoothL1Loss(Layer):
+class SmoothL1Loss(Loss):
     """Sum over all values of w_out * f(w_in * (prediction - target)), divided by the batch size.
 
     Bottoms: prediction, target and, both or none, w_in and w_out. f(d) = 0.5 (sigma d)**2 for |d| < 1 / sigma**2,
@@ -29,6 +29,10 @@ class SmoothL1Loss(Layer):
     """
 
     bottoms_allowed = (2, 4)
+    is_loss = False
+    dialects = ("intel", "extended")
+    refused_in_3d = frozenset({"intel"})
+    note = "has no default loss_weight"
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)

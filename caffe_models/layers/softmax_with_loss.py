@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caffe_models.layer import Layer, LayerSpec, Shape, canonical_axis, register
+from caffe_models.layer import LayerSpec, Loss, Shape, canonical_axis, register
 from caffe_models.normalization import LossParams, check_labels
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @register("SoftmaxWithLoss")
-class SoftmaxWithLoss(Layer):
+class SoftmaxWithLoss(Loss):
     """-log(softmax(x)[label]) summed over all places, over a normaliser; a second top receives the softmax.
 
     Bottoms: scores, and class numbers (as floats), one for each place outside `softmax_param.axis`. Labels equal to
@@ -21,7 +21,6 @@ class SoftmaxWithLoss(Layer):
 
     bottoms_allowed = (2, 2)
     tops_allowed = (1, 2)
-    is_loss = True
 
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)

@@ -22,6 +22,8 @@ class SwishParams:
 class Swish(Elementwise):
     """x * sigmoid(beta x), value by value."""
 
+    dialects = ("bvlc", "intel")
+
     def __init__(self, spec: LayerSpec) -> None:
         super().__init__(spec)
         known = knows(spec.message, "swish_param")  # Intel Caffe has the type; its field is not in our intel schema
