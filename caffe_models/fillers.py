@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
+_DRAWN_AT_ONCE = 1 << 20
 _NOT_ON_5D = {"positive_unitball": ("intel", "extended"), "bilinear": ("bvlc", "intel")}
 """Filler -> the dialects whose Caffe aborts where it meets one on a weight of 5 axes."""
-_DRAWN_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)

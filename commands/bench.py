@@ -48,32 +48,6 @@ def bench_scan(
     show(table(result.as_json()), result.as_json(), as_json)
 
 
-@app.command(name="caffe", epilog="Example: rpn3d bench caffe --crops 64,96 --cpus 2 -o figures")
-def bench_caffe(
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_caffe.json.")] = None,
-    crops: Annotated[str, typer.Option(help="Edges of the input in voxels, multiples of 16.")] = "64,96,128",
-    runs: Annotated[int, typer.Option(min=1, help="Timed passes of each; medians are shown.")] = 5,
-    backward: Annotated[bool, typer.Option(help="Time forward and backward, too.")] = True,
-    peak: Annotated[bool, typer.Option(help="Measure the memory, too.")] = True,
-    cpus: Cpus = None,
-    as_json: Json = False,
-) -> None:
-    """Executing the prototxt against a hand-written PyTorch module of the same net; reading, building, exporting."""
-    from bench.caffe_engine import bench_caffe as measure
-    from bench.caffe_engine import table, write_json
-    from runtime.budget import make_budget
-
-    try:
-        edges = tuple(int(crop) for crop in crops.split(","))
-    except ValueError as error:
-        raise Rpn3dError(f"--crops {crops}: give numbers with commas between them, such as 64,96") from error
-    threads = make_budget(cpus=cpus).cpus
-    result = measure(NET, WEIGHTS, crops=edges, runs=runs, threads=threads, backward=backward, memory=peak, say=say)
-    if out is not None:
-        write_json(result, out / "bench_caffe.json")
-    show(table(result.as_json()), result.as_json(), as_json)
-
-
 @app.command(name="engines", epilog="Example: rpn3d bench engines net.prototxt net.caffemodel -o out --runs 5")
 def bench_engines(
     net: Annotated[Path, typer.Argument(metavar="[PROTOTXT]", help="The net; default: ours.")] = NET,
@@ -99,3 +73,29 @@ def bench_engines(
     if out is not None:
         write_json(result, out / "bench_engines.json")
     show(table(result), result, as_json)
+
+
+@app.command(name="caffe", epilog="Example: rpn3d bench caffe --crops 64,96 --cpus 2 -o figures")
+def bench_caffe(
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_caffe.json.")] = None,
+    crops: Annotated[str, typer.Option(help="Edges of the input in voxels, multiples of 16.")] = "64,96,128",
+    runs: Annotated[int, typer.Option(min=1, help="Timed passes of each; medians are shown.")] = 5,
+    backward: Annotated[bool, typer.Option(help="Time forward and backward, too.")] = True,
+    peak: Annotated[bool, typer.Option(help="Measure the memory, too.")] = True,
+    cpus: Cpus = None,
+    as_json: Json = False,
+) -> None:
+    """Executing the prototxt against a hand-written PyTorch module of the same net; reading, building, exporting."""
+    from bench.caffe_engine import bench_caffe as measure
+    from bench.caffe_engine import table, write_json
+    from runtime.budget import make_budget
+
+    try:
+        edges = tuple(int(crop) for crop in crops.split(","))
+    except ValueError as error:
+        raise Rpn3dError(f"--crops {crops}: give numbers with commas between them, such as 64,96") from error
+    threads = make_budget(cpus=cpus).cpus
+    result = measure(NET, WEIGHTS, crops=edges, runs=runs, threads=threads, backward=backward, memory=peak, say=say)
+    if out is not None:
+        write_json(result, out / "bench_caffe.json")
+    show(table(result.as_json()), result.as_json(), as_json)
