@@ -52,8 +52,8 @@ def caffe_train(
     test_feed: Annotated[
         list[Path] | None, typer.Option(help=".npz: each Input blob of a test net as (passes, *shape); one a test net.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of fillers and dropout; default: random_seed.")] = None,
     dialect: DialectOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of fillers and dropout; default: random_seed.")] = None,
     cpus: Cpus = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -73,9 +73,9 @@ def caffe_train(
         log,
         weights,
         snapshot,
+        known_dialect(dialect),
         test_feeds=test_feed or (),
         seed=seed,
-        dialect=known_dialect(dialect),
         threads=make_budget(cpus=cpus).cpus,
         quiet=quiet,
     )

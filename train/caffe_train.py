@@ -40,10 +40,10 @@ def train_on_arrays(
     log_path: Path,
     weights: Path | None = None,
     snapshot: Path | None = None,
+    dialect: str | None = None,
     *,
     test_feeds: Sequence[Path] = (),
     seed: int | None = None,
-    dialect: str | None = None,
     threads: int | None = None,
     quiet: bool = True,
 ) -> Trained:
@@ -59,12 +59,12 @@ def train_on_arrays(
             snapshot continues the log: lines from its iteration on are replaced.
         weights: start from this caffemodel; snapshot: go on from this solverstate (iterations before it are passed
             over in the feed). Not both.
+        dialect: of solver and nets; None: found out from the texts.
         test_feeds: for each test net of the solver an .npz with each of its Input blobs as (passes, *shape), of which
             every test takes the first test_iter passes. Without them nothing is tested, which is said.
         seed: of fillers and everything random; None: the solver's random_seed.
         threads: for PyTorch; None: as they are.
         quiet: no progress on standard error.
-        dialect: of solver and net; None: found out from the texts.
 
     Raises:
         NetError: a feed that cannot be read, does not fit the net, or holds NaN; found before the first iteration.
@@ -87,7 +87,7 @@ def train_on_arrays(
     last = min(feed.count, settings.max_iter) if settings.max_iter else feed.count
     if not feed.count:
         raise NetError(f"{feed_path}: holds no iteration")
-    tests = _test_feeds(solver, solver_path, test_feeds)
+    tests = _test_feeds(solver, solver_path, test_feeds, dialect)
     start = solver.iteration
     feed.check(start, last)
     _check_writable(Path(solver.snapshot_prefix).parent)
@@ -154,7 +154,7 @@ def _test(solver: Solver, feeds: Sequence[ArrayFeed], log: StepLog) -> None:
         log.write({"iteration": solver.iteration, "test": found.scores, **number, **loss})
 
 
-def _test_feeds(solver: Solver, solver_path: Path, paths: Sequence[Path]) -> list[ArrayFeed]:
+def _test_feeds(solver: Solver, solver_path: Path, paths: Sequence[Path], dialect: str | None) -> list[ArrayFeed]:
     """The feeds of the test nets, which are read here; none without `paths`."""
     if not paths:
         return []
@@ -162,7 +162,7 @@ def _test_feeds(solver: Solver, solver_path: Path, paths: Sequence[Path]) -> lis
     if len(paths) != len(wanted):
         raise NetError(f"{solver_path}: {len(paths)} test feeds for {len(wanted)} test nets (test_iter); give one each")
     feeds = []
-    for net, path, passes in zip(solver.add_test_nets(solver_path), paths, wanted, strict=True):
+    for net, path, passes in zip(solver.add_test_nets(solver_path, dialect), paths, wanted, strict=True):
         feed = ArrayFeed(path, net.inputs, (), "passes")
         if feed.count < passes:
             raise NetError(f"{path}: holds {feed.count} passes, test_iter is {passes}")
