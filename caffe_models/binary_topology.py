@@ -81,8 +81,6 @@ def differences(net: Net, path: str | os.PathLike[str]) -> list[str]:
         other = stored.get(layer.spec.name)
         if other is None or other.get_str("type") != layer.spec.type:
             continue
-        if not any(other.has(name) for name in ("convolution_param", "pooling_param")):
-            continue  # names, types and blobs alone, as our own solver writes
         sure = layer.spec.type in _CONVOLUTIONS or not ("extended" in found.possible and len(found.possible) > 1)
         ours, theirs = _windows(layer.spec.message), _windows(other)
         if sure and ours != theirs:
