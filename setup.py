@@ -22,7 +22,10 @@ setup(
         "runtime.engines",
         "train",
     ],
-    package_data={"prototxt": ["rpn3d/*.prototxt"], "caffe_models": ["*.caffemodel", "*.md"]},
+    package_data={
+        "prototxt": ["rpn3d/*.prototxt"],
+        "caffe_models": ["*.caffemodel", "*-int8.xml", "*-int8.bin", "*.md"],
+    },
     install_requires=[
         "connected-components-3d",
         "edt",
@@ -39,7 +42,8 @@ setup(
     ],
     extras_require={
         "train": ["torch"],
-        "test": ["torch", "onnxruntime", "hypothesis", "pytest", "pytest-xdist", "mypy", "ruff"],
+        "int8": ["nncf"],
+        "test": ["torch", "nncf", "onnxruntime", "hypothesis", "pytest", "pytest-xdist", "mypy", "ruff"],
     },
     entry_points={"console_scripts": ["rpn3d=rpn3d:main"]},
 )

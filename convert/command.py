@@ -1,7 +1,6 @@
 """What `rpn3d convert` does: build the file asked for, and prove on real input that it is the net."""
 
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from caffe_models.atomic import replacing
 from caffe_models.errors import NetError
 from convert.build import load_net
 from convert.parity import Parity, measure
-from convert.run_net import run_onnxruntime, run_openvino, run_torch
+from convert.quantize import Calibration
+from convert.run_net import read_arrays, run_onnxruntime, run_openvino, run_torch
 from convert.to_onnx import net_to_onnx, save_onnx
 from convert.to_openvino import IR_PRECISIONS, onnx_to_ir
 
@@ -49,6 +49,7 @@ def convert_net(
     out: str | Path,
     precision: str = "f32",
     inputs: "Callable[[Net], tuple[str, Arrays]] | None" = None,
+    calibration: Calibration | None = None,
 ) -> Conversion:
     """Build `out` and, with `inputs`, compare every engine that is installed on them.
 
@@ -61,6 +62,7 @@ def convert_net(
         out: X.onnx, or X.xml (X.onnx is then written beside it, unless it is the source).
         precision: of an .xml.
         inputs: gives a description and the input arrays for a net; None: nothing is measured.
+        calibration: for precision int8.
 
     Raises:
         NetError: names or precision that do not fit, or a difference above the tolerance.
@@ -81,10 +83,10 @@ def convert_net(
     onnx_path = source if from_onnx else out.with_suffix(".onnx")
     written: list[Path] = []
     if net is not None:
-        save_onnx(net_to_onnx(net), onnx_path)
+        save_onnx(net_to_onnx(net, weights), onnx_path)
         written.append(onnx_path)
     if out.suffix == ".xml":
-        onnx_to_ir(onnx_path, out, precision)
+        onnx_to_ir(onnx_path, out, precision, calibration)
         written += [out, out.with_suffix(".bin")]
     if arrays is None:
         return Conversion(tuple(written), "", None)
@@ -109,11 +111,7 @@ def run_caffe_net(
         raise NetError(f'engine "{engine}" is not known; allowed: torch, onnxruntime, openvino')
     if blobs and engine != "torch":
         raise NetError(f"--blobs works with --engine torch only, found {engine}")
-    try:
-        with np.load(inputs, allow_pickle=False) as stored:
-            arrays = {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise NetError(f"{inputs}: cannot be read as .npz ({error})") from error
+    arrays = read_arrays(inputs)
     net = load_net(net_path, weights)
     missing = sorted(set(net.inputs) - set(arrays))
     if missing:

@@ -1,17 +1,30 @@
 """Any net through one engine, once: arrays by blob in, arrays by blob out. For proofs and trials, not for speed."""
 
 import os
+import zipfile
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from caffe_models.errors import NetError
 
 if TYPE_CHECKING:
     from caffe_models.net import Net
 
 Array = npt.NDArray[np.float32]
 Arrays = Mapping[str, Array]
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz, as float32. Raises NetError where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise NetError(f"{path}: cannot be read as .npz ({error})") from error
 
 
 def run_torch(net: "Net", inputs: Arrays, *, keep: Collection[str] = ()) -> dict[str, Array]:
@@ -49,11 +62,3 @@ def run_openvino(
     compiled = openvino.Core().compile_model(os.fspath(path), "CPU", settings)
     found = compiled({blob: np.ascontiguousarray(array) for blob, array in inputs.items()})
     return {port.any_name: np.array(found[port], dtype=np.float32) for port in compiled.outputs}
-
-
-def noted_precision(path: str | os.PathLike[str]) -> str:
-    """The precision noted in an IR by `to_openvino`; f32 where there is none."""
-    import openvino
-
-    model, key = openvino.Core().read_model(os.fspath(path)), ["rpn3d", "precision"]
-    return str(model.get_rt_info(key).astype(str)) if model.has_rt_info(key) else "f32"
