@@ -54,7 +54,7 @@ EMITTERS := $(filter-out $(TRAINING),$(wildcard caffe_models/*.py caffe_models/l
 .PHONY: help detect model int8 phantom test lint types check prototxt train bench clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo; echo "Variables, with defaults:"
 	@grep -E '^[A-Z]+ +\?=' $(MAKEFILE_LIST) | sed -E 's/ *\?= */\t/; s/# */\t/' | awk -F'\t' '{printf "  %-10s %-8s %s\n", $$1, $$2, $$3}'
 
