@@ -9,7 +9,8 @@ SCAN      ?=#            file (.mhd .mha .nii .nii.gz .nrrd), DICOM folder or fo
 OUT       ?= out#        folder for results
 CPUS      ?=#            cores to use; default: what affinity and cgroup quota allow
 MEMORY    ?=#            memory to use, such as 4G; default: what is free
-PRECISION ?= auto#       auto, f32 or bf16
+PRECISION ?= auto#       auto, f32, bf16 or int8
+CALIBRATION ?=#          scans for `make int8`
 DATA      ?=#            reference data for tests and training (RPN3D_DATA); default: ../shared/data
 PYTHON    ?= python3#    the interpreter that makes the virtual environment
 VENV      ?= .venv#      the virtual environment
@@ -21,6 +22,7 @@ override OUT       := $(strip $(OUT))
 override CPUS      := $(strip $(CPUS))
 override MEMORY    := $(strip $(MEMORY))
 override PRECISION := $(strip $(PRECISION))
+override CALIBRATION := $(strip $(CALIBRATION))
 override DATA      := $(strip $(DATA))
 override PYTHON    := $(strip $(PYTHON))
 override VENV      := $(strip $(VENV))
@@ -40,7 +42,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NET    := prototxt/rpn3d/deploy.prototxt
 MODEL  := caffe_models/rpn3d.caffemodel
 ONNX   := $(BUILD)/rpn3d.onnx
-IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml
+INT8   := caffe_models/rpn3d-int8.xml
+IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml $(BUILD)/rpn3d-int8.xml
 CODE   := caffe_models convert runtime train bench commands rpn3d.py setup.py tests
 LIMITS := $(if $(CPUS),--cpus $(CPUS)) $(if $(MEMORY),--memory $(MEMORY)) --precision $(PRECISION)
 
@@ -50,10 +53,10 @@ VIEWS    := $(addprefix caffe_models/,net_table.py net_table_text.py net_memory.
             receptive_field.py weights_table.py draw.py draw_layout.py)
 EMITTERS := $(filter-out $(TRAINING) $(VIEWS),$(wildcard caffe_models/*.py caffe_models/layers/*.py convert/*.py))
 
-.PHONY: help detect model phantom test lint types check prototxt docs train bench clean
+.PHONY: help detect model int8 phantom test lint types check prototxt docs train bench clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo; echo "Variables, with defaults:"
 	@grep -E '^[A-Z]+ +\?=' $(MAKEFILE_LIST) | sed -E 's/ *\?= */\t/; s/# */\t/' | awk -F'\t' '{printf "  %-10s %-8s %s\n", $$1, $$2, $$3}'
 
@@ -75,6 +78,15 @@ $(ONNX): $(NET) $(MODEL) $(EMITTERS) | $(VENV)/.inference
 
 $(BUILD)/rpn3d-%.xml: $(ONNX) | $(VENV)/.inference
 	$(RPN3D) convert $(ONNX) -o $@ --precision $* --no-parity
+
+# int8 is calibrated on scans, so it comes ready made; `make int8` makes it anew
+$(BUILD)/rpn3d-int8.xml: $(INT8)
+	@mkdir -p $(BUILD)
+	cp $(INT8:.xml=.bin) $(BUILD)/rpn3d-int8.bin
+	cp $(INT8) $@
+
+int8: $(ONNX) | $(VENV)/.test  ## the int8 model beside the caffemodel, calibrated on CALIBRATION (default: synthetic CTs)
+	$(RPN3D) convert $(ONNX) -o $(INT8) --precision int8 $(addprefix --calibration ,$(CALIBRATION)) --no-parity
 
 model: $(IR)  ## the ONNX model and the OpenVINO IR of each precision, in BUILD
 

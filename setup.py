@@ -22,7 +22,10 @@ setup(
         "runtime.engines",
         "train",
     ],
-    package_data={"prototxt": ["rpn3d/*.prototxt"], "caffe_models": ["*.caffemodel", "*.md"]},
+    package_data={
+        "prototxt": ["rpn3d/*.prototxt"],
+        "caffe_models": ["*.caffemodel", "*-int8.xml", "*-int8.bin", "*.md"],
+    },
     install_requires=[
         "connected-components-3d",
         "edt",
@@ -40,9 +43,11 @@ setup(
     ],
     extras_require={
         "train": ["torch"],
+        "int8": ["nncf"],
         "bench": ["torch", "onnxruntime", "opencv-python-headless>=4.13,<5"],  # 5 has no Caffe importer any more
         "test": [
             "torch",
+            "nncf",
             "onnxruntime",
             "opencv-python-headless>=4.13,<5",
             "hypothesis",

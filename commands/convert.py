@@ -1,18 +1,28 @@
 """`rpn3d convert`: a Caffe net to ONNX or OpenVINO, with the parity that was measured."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from caffe_models.errors import Rpn3dError
-from commands.options import DialectOption, Json, Quiet, known_dialect, show
+from commands.options import DialectOption, Json, Quiet, known_dialect, say, show
 
 if TYPE_CHECKING:
     from caffe_models.net import Net
+    from convert.quantize import Calibration
     from convert.run_net import Arrays
+    from runtime.find_scans import ScanSource
+    from runtime.volume import Volume
+    from runtime.working_volume import WorkingVolume
 
 app = typer.Typer()
+
+EDGE = 64
+CALIBRATION_CROPS = 60
+CALIBRATION_PHANTOMS = (1, 2, 3)
 
 
 @app.command(epilog="Example: rpn3d convert deploy.prototxt net.caffemodel -o net.xml --precision bf16")
@@ -21,7 +31,15 @@ def convert(
     weights: Annotated[Path | None, typer.Argument(metavar="CAFFEMODEL", help="Its weights.")] = None,
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="X.onnx, or X.xml for OpenVINO.")],
-    precision: Annotated[str, typer.Option(help="Of an .xml: f32 or bf16.")] = "f32",
+    precision: Annotated[str, typer.Option(help="Of an .xml: f32, bf16 or int8.")] = "f32",
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCAN",
+            help="For int8, may be repeated: scans (detectors; default: synthetic CTs), or .npz files, each with one "
+            "array for each input blob (any net).",
+        ),
+    ] = None,
     scan: Annotated[str | None, typer.Option(help="Measure on a crop of this scan (detectors).")] = None,
     parity: Annotated[bool, typer.Option(help="Measure that all engines agree, and fail if not.")] = True,
     dialect: DialectOption = None,
@@ -34,36 +52,78 @@ def convert(
     def inputs(loaded: "Net") -> "tuple[str, Arrays]":
         return parity_inputs(loaded, scan)
 
-    result = convert_net(net, weights, out, precision, inputs if parity else None, known_dialect(dialect))
+    if calibration and precision != "int8":
+        raise Rpn3dError(f"--calibration is for --precision int8, found {precision}")
+    samples = calibration_samples(calibration or [], quiet) if precision == "int8" else None
+    result = convert_net(net, weights, out, precision, inputs if parity else None, known_dialect(dialect), samples)
     show("\n".join(result.lines()), result.as_json(), as_json, quiet)
 
 
 def parity_inputs(net: "Net", scan: str | None) -> "tuple[str, Arrays]":
     """What engines are compared on: a real crop of 64 voxels for a detector, random numbers for any other net.
 
-    The crop comes from the middle of the lungs of `scan`, or of a small synthetic CT.
+    The crop comes from the lungs of `scan`, or of a small synthetic CT.
     """
-    from convert.parity import crop_inputs, random_inputs
-    from runtime.lung_mask import find_lungs
-    from runtime.volume import read_volume
-    from runtime.working_volume import make_working_volume
+    from convert.parity import random_inputs
 
     if {name: shape[1] for name, shape in net.inputs.items()} != {"data": 1, "coord": 3}:
         if scan is not None:
             raise Rpn3dError(f"{scan}: only detectors (inputs data, coord) can be measured on a scan; leave --scan out")
         return "random numbers in [-1, 1]", random_inputs(net.inputs)
-    if scan is None:
-        from train.phantom import make_phantom
+    working = synthetic(1) if scan is None else read(scan)
+    return "a crop of a synthetic CT" if scan is None else f"a crop of {scan}", crops(working, 1)[0]
 
-        volume, what = make_phantom(seed=1).volume, "a crop of a synthetic CT"
-    else:
-        volume, what = read_volume(scan), f"a crop of {scan}"
-    working = make_working_volume(volume, find_lungs(volume))
-    edge = 64
-    starts = [max(0, n // 2 - edge // 2) for n in working.voxels.shape]
-    starts[2] = max(0, working.voxels.shape[2] // 4 - edge // 2)  # in a lung, not in the heart between them
-    z, y, x = starts
-    crop = working.voxels[z : z + edge, y : y + edge, x : x + edge]
-    if crop.shape != (edge, edge, edge):
-        raise Rpn3dError(f"{scan}: the lungs' box of {working.voxels.shape} mm is too small for a crop of {edge} mm")
-    return what, crop_inputs(crop, working.voxels.shape, starts)
+
+def calibration_samples(paths: list[str], quiet: bool) -> "Calibration":
+    """Inputs from crops of scans (all of about equal number), from .npz files, or without either from synthetic CTs."""
+    from convert.npz import read_arrays
+    from convert.quantize import Calibration
+    from runtime.find_scans import find_scans
+
+    files = [path for path in paths if path.endswith(".npz")]
+    if files:
+        if len(files) < len(paths):
+            raise Rpn3dError("--calibration takes scans or .npz files, not both")
+        return Calibration([read_arrays(Path(file)) for file in files], ", ".join(Path(file).name for file in files))
+    makers: dict[str, Callable[[], WorkingVolume]] = (
+        {source.path.name: partial(read, source) for source in find_scans(paths)}
+        if paths
+        else {f"synthetic CT {seed}": partial(synthetic, seed) for seed in CALIBRATION_PHANTOMS}
+    )
+    each = -(-CALIBRATION_CROPS // len(makers))
+    samples: list[Arrays] = []
+    for name, make in makers.items():
+        say(f"calibration: {name}", quiet)
+        samples += crops(make(), each)
+    return Calibration(samples, ", ".join(makers))
+
+
+def crops(working: "WorkingVolume", count: int) -> "list[Arrays]":
+    """The network's inputs for crops of a working volume."""
+    from convert.parity import crop_inputs
+    from runtime.lung_crops import lung_crops
+
+    found = lung_crops(working, EDGE, count)
+    return [crop_inputs(one.voxels, one.extent_zyx, one.start_zyx) for one in found]
+
+
+def synthetic(seed: int) -> "WorkingVolume":
+    """The working volume of a synthetic CT."""
+    from train.phantom import make_phantom
+
+    return lungs_of(make_phantom(seed=seed).volume)
+
+
+def read(scan: "str | ScanSource") -> "WorkingVolume":
+    """The working volume of a scan."""
+    from runtime.volume import read_volume
+
+    return lungs_of(read_volume(scan))
+
+
+def lungs_of(volume: "Volume") -> "WorkingVolume":
+    """The working volume of what was read or made."""
+    from runtime.lung_mask import find_lungs
+    from runtime.working_volume import make_working_volume
+
+    return make_working_volume(volume, find_lungs(volume))

@@ -19,7 +19,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors."
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of text.")]
 Cpus = Annotated[int | None, typer.Option(help="Cores to use; default: what affinity and quota allow.")]
 Memory = Annotated[str | None, typer.Option(help="Memory to use, such as 4G; default: what is free.")]
-Precision = Annotated[str, typer.Option(help="auto, f32 or bf16.")]
+Precision = Annotated[str, typer.Option(help="auto, f32, bf16 or int8.")]
 ModelOption = Annotated[
     Path | None,
     typer.Option(help="Folder of built models, .xml, .onnx or .caffemodel; default: ours."),

@@ -13,6 +13,7 @@ from caffe_models.errors import NetError, PrototxtError
 from convert.build import load_net
 from convert.npz import read_arrays
 from convert.parity import Parity, measure
+from convert.quantize import Calibration
 from convert.run_net import run_onnxruntime, run_openvino, run_torch
 from convert.to_onnx import net_to_onnx, save_onnx
 from convert.to_openvino import IR_PRECISIONS, onnx_to_ir
@@ -62,6 +63,7 @@ def convert_net(
     precision: str = "f32",
     inputs: "Callable[[Net], tuple[str, Arrays]] | None" = None,
     dialect: str | None = None,
+    calibration: Calibration | None = None,
 ) -> Conversion:
     """Build `out` and, with `inputs`, compare every engine that is installed on them.
 
@@ -75,6 +77,7 @@ def convert_net(
         precision: of an .xml.
         inputs: gives a description and the input arrays for a net; None: nothing is measured.
         dialect: of the prototxt; None: found out from the text.
+        calibration: for precision int8.
 
     Raises:
         NetError: names or precision that do not fit, or a difference above the tolerance.
@@ -96,10 +99,10 @@ def convert_net(
     onnx_path = source if from_onnx else out.with_suffix(".onnx")
     written: list[Path] = []
     if net is not None:
-        save_onnx(net_to_onnx(net), onnx_path)
+        save_onnx(net_to_onnx(net, weights), onnx_path)
         written.append(onnx_path)
     if out.suffix == ".xml":
-        onnx_to_ir(onnx_path, out, precision)
+        onnx_to_ir(onnx_path, out, precision, calibration)
         written += [out, out.with_suffix(".bin")]
     if arrays is None:
         return Conversion(tuple(written), "", None, *read_as)

@@ -29,11 +29,14 @@ class _Header:
 
 
 def read_arrays(
-    path: str | os.PathLike[str], names: Iterable[str], check: Callable[[dict[str, Shape]], None] | None = None
+    path: str | os.PathLike[str],
+    names: Iterable[str] | None = None,
+    check: Callable[[dict[str, Shape]], None] | None = None,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The arrays `names` of an .npz as float32 in C order; others are not read, and nothing is ever unpickled.
+    """Arrays of an .npz as float32 in C order; nothing is ever unpickled.
 
     Args:
+        names: those to read; None: all.
         check: told the shapes before anything large is read; raises for those that do not fit.
 
     Raises:
@@ -47,7 +50,7 @@ def read_arrays(
         with zipfile.ZipFile(source) as archive:
             held = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             headers = {}
-            for name in names:
+            for name in held if names is None else names:
                 if name not in held:
                     raise NetError(
                         f"{source}: has no array for input {name}; it holds {', '.join(held[:20]) or 'nothing'}"

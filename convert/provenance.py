@@ -1,6 +1,7 @@
 """Where a converted model comes from: what is noted in it, so that a result can be traced to its weights."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,12 @@ def rpn3d_version() -> str:
         return "source"
 
 
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Hash of a file's bytes."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def weights_sha256(layers: Sequence["Layer"]) -> str:
     """Hash of all blobs with their layers' names and shapes: the same for the same net, whatever file it came from."""
     digest = hashlib.sha256()
@@ -29,6 +36,14 @@ def weights_sha256(layers: Sequence["Layer"]) -> str:
             digest.update(f"{layer.spec.name}\0{index}\0{array.shape}\0".encode())
             digest.update(array.data)
     return digest.hexdigest()
+
+
+def noted(xml: str | os.PathLike[str], key: str) -> str | None:
+    """What is noted in an IR (or ONNX model) under rpn3d/`key`; None where nothing is."""
+    import openvino
+
+    model, path = openvino.Core().read_model(os.fspath(xml)), ["rpn3d", key]
+    return str(model.get_rt_info(path).astype(str)) if model.has_rt_info(path) else None
 
 
 def onnx_property(path: Path, key: str) -> str:

@@ -70,11 +70,3 @@ def run_openvino(
     except (RuntimeError, MemoryError) as error:
         raise NetError(f"OpenVINO cannot run the net: {str(error) or 'not enough memory'}") from error
     return {port.any_name: np.array(found[port], dtype=np.float32) for port in compiled.outputs}
-
-
-def noted_precision(path: str | os.PathLike[str]) -> str:
-    """The precision noted in an IR by `to_openvino`; f32 where there is none."""
-    import openvino
-
-    model, key = openvino.Core().read_model(os.fspath(path)), ["rpn3d", "precision"]
-    return str(model.get_rt_info(key).astype(str)) if model.has_rt_info(key) else "f32"

@@ -19,8 +19,7 @@ from caffe_models.atomic import replacing
 from caffe_models.errors import NetError
 from caffe_models.layer import ONNX_OPSET, Shape
 from caffe_models.net import Net
-from convert.provenance import rpn3d_version as rpn3d_version
-from convert.provenance import weights_sha256
+from convert.provenance import file_sha256, rpn3d_version, weights_sha256
 
 IR_VERSION = 8
 """The oldest file format that opset 18 may be stored in; older runtimes refuse newer ones."""
@@ -75,11 +74,12 @@ class GraphWriter:
             node.name = f"{layer}/{node.op_type}" + (f"_{number}" if number > 1 else "")
 
 
-def net_to_onnx(net: Net) -> onnx.ModelProto:
+def net_to_onnx(net: Net, weights: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
     """The net with its weights as an ONNX model that passes ONNX's checker.
 
     The batch and the channels are those the prototxt declares, spatial sizes are free (`data_d`, `data_h`, `data_w`).
-    An input blob that layers overwrite keeps its name for the input.
+    An input blob that layers overwrite keeps its name for the input. The file `weights` that the net was loaded with
+    is noted by its hash.
 
     Raises:
         NetError: the net is of the TRAIN phase, or a layer of it (a loss, say) has no ONNX form; names file and line.
@@ -129,6 +129,7 @@ def net_to_onnx(net: Net) -> onnx.ModelProto:
             "rpn3d_version": rpn3d_version(),
             "source": os.path.basename(source),
             "weights_sha256": weights_sha256(net.layers),
+            "caffemodel_sha256": "none" if weights is None else file_sha256(weights),
         },
     )
     try:

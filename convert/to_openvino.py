@@ -3,7 +3,8 @@
 f32 and bf16 IRs hold the same float32 weights; what differs is the precision noted in the .xml, which the engine pins
 when it compiles. Storing the weights of the bf16 IR in bf16 would halve a file of 21 MB, and cost accuracy: OpenVINO
 folds BatchNorm into the convolutions before it rounds, so weights rounded beforehand would be rounded twice. And an IR
-without a noted precision is what it is by the processor it meets: bf16 on one, f32 on another.
+without a noted precision is what it is by the processor it meets: bf16 on one, f32 on another. An int8 IR is quantised
+(`convert.quantize`) and holds its weights as int8.
 """
 
 import hashlib
@@ -17,12 +18,20 @@ import openvino
 from caffe_models.atomic import replacing
 from caffe_models.errors import NetError
 from convert.provenance import onnx_property, rpn3d_version
+from convert.quantize import Calibration, quantise
 
-IR_PRECISIONS = ("f32", "bf16")
+IR_PRECISIONS = ("f32", "bf16", "int8")
 
 
-def onnx_to_ir(onnx_path: str | os.PathLike[str], xml_path: str | os.PathLike[str], precision: str = "f32") -> None:
+def onnx_to_ir(
+    onnx_path: str | os.PathLike[str],
+    xml_path: str | os.PathLike[str],
+    precision: str = "f32",
+    calibration: Calibration | None = None,
+) -> None:
     """Convert `onnx_path` to `xml_path` and the .bin beside it.
+
+    `calibration` is needed for int8, and for it alone (see `convert.quantize`).
 
     Noted in the .xml under rpn3d: precision, version, openvino, source, weights_sha256 (as in the ONNX model) and
     bin_sha256, by which the engine refuses an .xml and a .bin that do not belong together.
@@ -40,12 +49,14 @@ def onnx_to_ir(onnx_path: str | os.PathLike[str], xml_path: str | os.PathLike[st
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise NetError(f"{source}: OpenVINO cannot read it: {reason}") from error
+    if precision == "int8":
+        model = quantise(model, calibration or Calibration((), "nothing"))
     notes = {
         "precision": precision,
         "version": rpn3d_version(),
         "openvino": openvino.get_version(),
         "source": source.name,
-        "weights_sha256": onnx_property(source, "weights_sha256"),
+        **{key: onnx_property(source, key) for key in ("weights_sha256", "caffemodel_sha256")},
     }
     for key, text in notes.items():
         model.set_rt_info(text, ["rpn3d", key])

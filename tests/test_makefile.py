@@ -25,8 +25,11 @@ def tree(tmp_path: Path) -> Path:
     for name in ("Makefile", "setup.py", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path / name)
     for folder in ("prototxt", "caffe_models", "convert"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.caffemodel"))
-    (tmp_path / "caffe_models" / "rpn3d.caffemodel").write_bytes(b"weights")
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "rpn3d.*", "*-int8.*")
+        )
+    for name in ("rpn3d.caffemodel", "rpn3d-int8.xml", "rpn3d-int8.bin"):
+        (tmp_path / "caffe_models" / name).write_bytes(b"weights")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(STUB)
@@ -68,6 +71,17 @@ def test_each_file_is_rebuilt_when_what_it_comes_from_changed(tree: Path) -> Non
     assert " ".join(call.split()[2:]) == (
         "convert build/rpn3d.onnx -o build/rpn3d-bf16.xml --precision bf16 --no-parity"
     )
+
+
+def test_the_int8_model_comes_ready_made(tree: Path) -> None:
+    make(tree, "model")
+    assert (tree / "build" / "rpn3d-int8.bin").read_bytes() == b"weights"
+    (tree / "caffe_models" / "rpn3d-int8.bin").write_bytes(b"calibrated anew")
+    touch(tree / "caffe_models" / "rpn3d-int8.xml")
+    assert make(tree, "model") == []
+    assert (tree / "build" / "rpn3d-int8.bin").read_bytes() == b"calibrated anew"
+    (call,) = make(tree, "int8", "CALIBRATION=a.mhd b.mhd")
+    assert call.endswith("--precision int8 --calibration a.mhd --calibration b.mhd --no-parity")
 
 
 def test_code_that_does_not_make_models_rebuilds_none(tree: Path) -> None:

@@ -76,7 +76,7 @@ def test_what_is_noted() -> None:
     net = net_of(IN_PLACE)
     model = net_to_onnx(net)
     notes = {entry.key: entry.value for entry in model.metadata_props}
-    assert set(notes) == {"rpn3d_version", "source", "weights_sha256"}
+    assert set(notes) == {"rpn3d_version", "source", "weights_sha256", "caffemodel_sha256"}
     assert len(notes["weights_sha256"]) == 64
     assert model.producer_name == "rpn3d"
     again = {entry.key: entry.value for entry in net_to_onnx(net_of(IN_PLACE)).metadata_props}

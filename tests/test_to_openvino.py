@@ -8,7 +8,8 @@ import pytest
 from small_onnx import window, write_small_detector
 
 from caffe_models.errors import NetError
-from convert.run_net import noted_precision, run_openvino
+from convert.provenance import noted
+from convert.run_net import run_openvino
 from convert.to_openvino import onnx_to_ir
 from runtime.engines.base import load_engine
 
@@ -24,7 +25,7 @@ def test_the_ir_says_what_it_is(onnx_file: Path, tmp_path: Path, precision: str)
     onnx_to_ir(onnx_file, xml, precision)
     assert sorted(p.name for p in xml.parent.iterdir()) == ["model.bin", "model.xml"]
     model = openvino.Core().read_model(str(xml))
-    assert noted_precision(xml) == precision
+    assert noted(xml, "precision") == precision
     for key in ("version", "openvino", "source", "weights_sha256", "bin_sha256"):
         assert model.has_rt_info(["rpn3d", key])
     assert [str(d) for d in model.input("data").partial_shape] == ["1", "1", "?", "?", "?"]

@@ -1,0 +1,95 @@
+"""int8: quantised models run as int8, stay near f32, say what they were made from, and are found when they fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_onnx import window, write_small_detector
+
+from caffe_models.errors import NetError
+from convert.build import int8_beside, model_file
+from convert.command import convert_net
+from convert.provenance import file_sha256, noted
+from convert.quantize import Calibration
+from convert.to_openvino import onnx_to_ir
+from runtime.engines.base import EngineOptions, load_engine
+
+
+def samples(count: int = 4) -> list[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(1)
+    found = []
+    for _ in range(count):
+        data, coord = window(32, 32, 32)
+        found.append({"data": draw.uniform(-1, 1, data.shape).astype(np.float32), "coord": coord})
+    return found
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int8")
+    onnx = write_small_detector(folder / "small.onnx")
+    onnx_to_ir(onnx, folder / "small-f32.xml")
+    onnx_to_ir(onnx, folder / "small-bf16.xml", "bf16")
+    onnx_to_ir(onnx, folder / "small-int8.xml", "int8", Calibration(samples(), "noise"))
+    return folder
+
+
+def test_it_runs_in_int8_and_near_f32(models: Path) -> None:
+    data = samples(1)[0]
+    truth = load_engine("openvino", models / "small-f32.xml")(data["data"], data["coord"])
+    engine = load_engine("openvino", models / "small-int8.xml")
+    assert engine.precision == "int8"
+    found = engine(data["data"], data["coord"])
+    error = float(np.abs(found - truth).max() / np.abs(truth).max())
+    assert 1e-5 < error < 0.1
+    assert noted(models / "small-int8.xml", "calibration") == "noise"
+    assert (models / "small-int8.bin").stat().st_size < (models / "small-f32.bin").stat().st_size
+    with pytest.raises(NetError, match="is quantised to int8 and cannot run in f32"):
+        load_engine("openvino", models / "small-int8.xml", EngineOptions(precision="f32"))
+
+
+def test_int8_needs_samples_that_fit(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(NetError, match="needs calibration samples"):
+        onnx_to_ir(models / "small.onnx", tmp_path / "x.xml", "int8")
+    wrong = Calibration([{"data": samples(1)[0]["data"]}], "half.npz")
+    with pytest.raises(NetError, match=r"half\.npz: arrays data; the net's inputs are coord, data"):
+        onnx_to_ir(models / "small.onnx", tmp_path / "x.xml", "int8", wrong)
+    assert not (tmp_path / "x.xml").exists()
+
+
+def test_auto_takes_int8_where_there_is_one(models: Path) -> None:
+    net, weights = models / "none.prototxt", models / "none.caffemodel"
+    assert model_file(models, "auto", net=net, weights=weights).name == "small-int8.xml"
+    assert model_file(models, "f32", net=net, weights=weights).name == "small-f32.xml"
+
+
+def test_int8_of_other_weights_is_passed_over(models: Path, tmp_path: Path) -> None:
+    net = tmp_path / "n.prototxt"
+    net.write_text(
+        'layer { name: "in" type: "Input" top: "data"\n'
+        "  input_param { shape { dim: 1 dim: 1 dim: 16 dim: 16 dim: 16 } } }\n"
+        'layer { name: "c" type: "Convolution" bottom: "data" top: "c"\n'
+        '  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: "xavier" } } }\n'
+        'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }\n'
+    )
+    from caffe_models.net import Net
+    from caffe_models.weights import write_caffemodel
+
+    loaded = Net.from_prototxt(net)
+    loaded.fill(1)
+    weights = tmp_path / "n.caffemodel"
+    write_caffemodel(weights, loaded.weights(), "n", loaded.layer_types)
+    said: list[str] = []
+    with pytest.raises(
+        NetError, match=r"n\.caffemodel: there is no n-int8\.xml beside it; make one with `rpn3d convert"
+    ):
+        model_file(None, "int8", net=net, weights=weights)
+    draw = np.random.default_rng(0)
+    calibration = Calibration([{"data": draw.normal(size=(1, 1, 16, 16, 16)).astype(np.float32)}] * 2, "noise")
+    convert_net(net, weights, int8_beside(weights), "int8", calibration=calibration)
+    assert noted(int8_beside(weights), "caffemodel_sha256") == file_sha256(weights)
+    assert model_file(None, "auto", net=net, weights=weights, say=said.append) == int8_beside(weights)
+    loaded.fill(2)
+    write_caffemodel(weights, loaded.weights(), "n", loaded.layer_types)
+    with pytest.raises(NetError, match="was made from other weights"):
+        model_file(None, "int8", net=net, weights=weights)
