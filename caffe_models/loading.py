@@ -32,7 +32,7 @@ class LoadReport:
 def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]) -> int:
     """Give `layer` its blobs, without values yet, shared where `param` names say so; the number of new weights.
 
-    `owners` maps each share name to [blob, layer name, `param` entry] and is added to.
+    `owners` maps each share name to [blob, layer name, multipliers that were stated] and is added to.
 
     Raises:
         PrototxtError: more `param` entries than blobs, blobs shared that differ in shape, lr_mult or decay_mult, a
@@ -43,27 +43,28 @@ def make_blobs(layer: Layer, specs: list[BlobSpec], owners: dict[str, list[Any]]
         raise layer.spec.error(f"{len(entries)} param entries for {len(specs)} blobs; remove the surplus")
     blobs, count = [], 0
     for index, spec in enumerate(specs):
-        name = str(entries[index].get("name")) if index < len(entries) else ""
-        if name and name in owners:
-            blob, owner, first = owners[name]
+        entry = entries[index] if index < len(entries) else None
+        name = "" if entry is None else str(entry.get("name"))
+        if entry is not None and name in owners:
+            blob, owner, stated = owners[name]
             if blob.shape != spec.shape:
                 raise layer.spec.error(
                     f'blob {index} of shape {spec.shape} shares "{name}" with layer "{owner}", '
                     f"whose shape is {blob.shape}; shared blobs must have equal shapes"
                 )
             for field in ("lr_mult", "decay_mult"):
-                here, there = entries[index], first
-                if here.has(field) and there.has(field) and here.get(field) != there.get(field):
+                if entry.has(field) and stated.setdefault(field, entry.get(field)) != entry.get(field):
                     raise layer.spec.error(
-                        f'blob {index} shares "{name}" with layer "{owner}" but has {field} {here.get(field):g}, there '
-                        f"it is {there.get(field):g}; shared blobs have one",
-                        here.line,
+                        f'blob {index} shares "{name}" with layer "{owner}" but has {field} {entry.get(field):g}, it '
+                        f"was {stated[field]:g} before; shared blobs have one",
+                        entry.line,
                     )
         else:
             blob = UnfilledBlob(spec.filler, spec.shape)
             count += math.prod(spec.shape)
-            if name:
-                owners[name] = [blob, layer.spec.name, entries[index]]
+            if entry is not None and name:
+                stated = {field: entry.get(field) for field in ("lr_mult", "decay_mult") if entry.has(field)}
+                owners[name] = [blob, layer.spec.name, stated]
         blobs.append(blob)
     layer.hold(blobs)
     return count

@@ -226,34 +226,24 @@ class Net:
         Caffe's order, which is that of a solver state's history.
 
         BVLC Caffe forces the learning rate of statistics to 0; the other two leave it to the prototxt, so that a
-        net without `param { lr_mult: 0 }` has its statistics decayed, as theirs.
-
-        Raises:
-            PrototxtError: layers that share a blob give it different multipliers.
+        net without `param { lr_mult: 0 }` has its statistics decayed, as theirs. Of layers that share a blob the first
+        one that states a multiplier counts (others must state the same: `loading.make_blobs`).
         """
         owners: dict[int, tuple[Layer, int]] = {}
         factors: dict[int, dict[str, float]] = {}
-        written: set[tuple[int, str]] = set()  # of factors that stand in the prototxt the first counts
         for layer in self.layers:
             entries = layer.spec.message.get("param")
             for index, blob in enumerate(layer.blobs):
-                owner, _ = owners.setdefault(id(blob), (layer, index))
-                mine = dict(zip(("lr_mult", "decay_mult"), layer.multipliers(index), strict=True))
-                held = factors.setdefault(id(blob), dict(mine))
-                for name, factor in mine.items():
-                    if index >= len(entries) or not entries[index].has(name):
-                        continue
-                    if (id(blob), name) in written and held[name] != factor:
-                        raise layer.spec.error(
-                            f'blob {index} has {name} {factor:g}, in layer "{owner.spec.name}", which shares it, '
-                            f"{held[name]:g}; they must be equal"
-                        )
-                    written.add((id(blob), name))
-                    held[name] = factor
-        return [
-            NetParameter(layer.spec.name, index, layer.blobs[index], **factors[blob])
-            for blob, (layer, index) in owners.items()
-        ]
+                owners.setdefault(id(blob), (layer, index))
+                for name, factor in zip(("lr_mult", "decay_mult"), layer.multipliers(index), strict=True):
+                    if index < len(entries) and entries[index].has(name):
+                        factors.setdefault(id(blob), {}).setdefault(name, factor)
+        found = []
+        for blob, (layer, index) in owners.items():
+            lr_mult, decay_mult = layer.multipliers(index)
+            stated = {"lr_mult": lr_mult, "decay_mult": decay_mult, **factors.get(blob, {})}
+            found.append(NetParameter(layer.spec.name, index, layer.blobs[index], **stated))
+        return found
 
     @property
     def loss_tops(self) -> tuple[tuple[str, float], ...]:

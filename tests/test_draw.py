@@ -228,7 +228,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     draw_net(file, tmp_path / "evil.svg")
     tags = {node.tag.rpartition("}")[2] for node in ElementTree.parse(tmp_path / "evil.svg").iter()}
     assert "script" not in tags
-    assert "<script" not in (tmp_path / "evil.svg").read_text()
+    assert "<script" not in (tmp_path / "evil.svg").read_text(encoding="utf-8")
     assert any("out&<>" in text for text in texts(tmp_path / "evil.svg"))
     draw_net(file, tmp_path / "evil.png")
 

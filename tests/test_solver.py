@@ -253,7 +253,7 @@ def test_shared_blobs_have_one_set_of_multipliers(folder: Path) -> None:
     assert (parameter.layer, parameter.lr_mult, parameter.decay_mult) == ("one", 3.0, 0.0)
     (parameter,) = twins(folder, "lr_mult: 2", "lr_mult: 2").net.parameters()
     assert (parameter.lr_mult, parameter.decay_mult) == (2.0, 1.0)
-    message = r'net.prototxt:5: layer "two" .*: blob 0 has lr_mult 3, in layer "one", which shares it, 2; they must be'
+    message = r'net.prototxt:5: layer "two" .*: blob 0 shares "w" with layer "one" but has lr_mult 3, it was 2 before'
     with pytest.raises(PrototxtError, match=message):
         twins(folder, "lr_mult: 2", "lr_mult: 3")
 

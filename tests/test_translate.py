@@ -238,7 +238,7 @@ CONV = "convolution_param { num_output: 2 kernel_size: 1"
             layer("c", "Convolution", "data", more=CONV + "\nrelu: true } }"[:-2]),
             "intel",
             "bvlc",
-            "net.prototxt:3: .*relu True cannot be written for bvlc; only intel and extended know it",
+            "net.prototxt:3: .*relu: true is what Intel Caffe writes when it fuses a ReLU in; remove it",
         ),
         (
             layer("b", "BatchNorm", "data", more="batch_norm_param { stats_batch_size: 4 }"),
@@ -269,7 +269,7 @@ def test_what_a_dialect_cannot_say(text: str, origin: str, target: str, message:
             "bvlc",
             "avg_include_pad: f",
         ),
-        ("axis: 2", "extended", "bvlc", "axis 2 cannot be written for bvlc"),
+        ("axis: 2", "extended", "bvlc", "axis 2; the channel axis must be 1"),
     ],
 )
 def test_what_pooling_cannot_be(fields: str, origin: str, target: str, message: str) -> None:
