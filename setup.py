@@ -30,6 +30,7 @@ setup(
         "connected-components-3d",
         "edt",
         "fill-voids",
+        "isal",
         "matplotlib",
         "numpy",
         "onnx",

@@ -80,9 +80,10 @@ def grow_airway(hu: NDArray[np.int16], air: Bools, trachea: Bools, spacing: Spac
     limit = MAX_GROWTH_ML + trachea.sum() * voxel_ml
     for level in LUMEN_HU:
         lumen = trachea | (air & (hu < level))
-        labels, _ = components(lumen)
-        seeds = np.unique(labels[trachea])
-        grown = np.isin(labels, seeds[seeds > 0])
+        labels, counts = components(lumen)
+        seeded = np.zeros(len(counts), np.bool_)
+        seeded[labels[trachea]] = True
+        grown = seeded[labels]
         if grown.sum() * voxel_ml <= limit:
             break
     else:
@@ -90,6 +91,6 @@ def grow_airway(hu: NDArray[np.int16], air: Bools, trachea: Bools, spacing: Spac
     box = box_of(grown, (1, 1, 1))
     inner = depth(grown[box], spacing, threads) >= MIN_CALIBRE_MM / 2
     wide = np.zeros(grown.shape, np.bool_)
-    wide[box] = dilate(inner, MIN_CALIBRE_MM / 2 + 1.0, spacing, threads) & grown[box]
+    wide[box] = dilate(inner, MIN_CALIBRE_MM / 2 + 1.0, spacing) & grown[box]
     wide[: max(0, bottom - round(MAX_REACH_MM / spacing[0]))] = False
     return np.asarray(wide | trachea)

@@ -18,7 +18,7 @@ from runtime.scan_file import StoredScan
 from runtime.stored_voxels import check_shape
 
 
-def read_dicom_series(folder: Path, seriesuid: str | None = None) -> StoredScan:
+def read_dicom_series(folder: Path, seriesuid: str | None = None, threads: int = 1) -> StoredScan:
     """Read the CT series in a folder; its subfolders are not looked into.
 
     Files of other kinds and images that are no CT slices (localizers, dose reports, other modalities) are left out,
@@ -27,6 +27,7 @@ def read_dicom_series(folder: Path, seriesuid: str | None = None) -> StoredScan:
     Args:
         folder: of the DICOM files, whatever their names.
         seriesuid: SeriesInstanceUID of the series to read where the folder holds several.
+        threads: slices decoded at the same time.
 
     Raises:
         ScanError: no series, several and none chosen, or one that is not a whole, regular stack of CT slices.

@@ -61,7 +61,7 @@ def scan_stem(path: Path) -> str:
     return path.name[: -len(suffix)] if suffix else path.stem
 
 
-def read_scan_file(path: Path) -> StoredScan:
+def read_scan_file(path: Path, threads: int = 1) -> StoredScan:
     """Read a scan of one file (or of a header and its voxel file).
 
     Raises:
@@ -79,7 +79,7 @@ def read_scan_file(path: Path) -> StoredScan:
     except OSError as error:
         raise ScanError(f"{name}: cannot be read: {error.strerror or error}") from None
     notes = storage.notes + check_grid(grid, name)
-    hu = read_stored(storage)
+    hu = read_stored(storage, threads)
     check_hounsfield(hu, name)
     return StoredScan(hu, grid, scan_stem(path), notes)
 

@@ -35,7 +35,7 @@ class Volume:
     notes: tuple[str, ...] = ()
 
 
-def read_volume(source: str | Path | ScanSource) -> Volume:
+def read_volume(source: str | Path | ScanSource, threads: int = 1) -> Volume:
     """Read a whole scan.
 
     Memory: the int16 voxels, twice if the file's axes have to be turned.
@@ -43,12 +43,16 @@ def read_volume(source: str | Path | ScanSource) -> Volume:
     Args:
         source: a .mhd, .mha, .nii, .nii.gz or .nrrd file, a folder with the DICOM files of one CT series,
             FOLDER#SeriesInstanceUID where there are several, or what `find_scans` found.
+        threads: to compute with.
 
     Raises:
         ScanError: a scan that cannot be read whole and trusted; one line that says why and what to do.
     """
     scan = source if isinstance(source, ScanSource) else find_scan(source)
-    stored = read_dicom_series(scan.path, scan.seriesuid) if scan.kind == "dicom" else read_scan_file(scan.path)
+    if scan.kind == "dicom":
+        stored = read_dicom_series(scan.path, scan.seriesuid, threads)
+    else:
+        stored = read_scan_file(scan.path, threads)
     permutation, flips = stored.grid.to_canonical()
     flipped = tuple(axis for axis, flip in enumerate(flips) if flip)
     hu = np.ascontiguousarray(np.flip(np.transpose(stored.hu, permutation), flipped))
