@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from runtime.errors import ScanError
@@ -86,6 +85,8 @@ def read_scan_file(path: Path, threads: int = 1) -> StoredScan:
 
 def _read_grid(path: Path, shape: tuple[int, int, int]) -> Grid:
     """The geometry as ITK understands it; reads the header alone."""
+    import SimpleITK  # here, so that scans can be looked for and a model loaded meanwhile
+
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     with captured_prints() as printed:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.dicom import read_dicom_series
 from runtime.find_scans import ScanSource, find_scan
 from runtime.grid import Grid
 from runtime.scan_file import read_scan_file
@@ -50,6 +49,8 @@ def read_volume(source: str | Path | ScanSource, threads: int = 1) -> Volume:
     """
     scan = source if isinstance(source, ScanSource) else find_scan(source)
     if scan.kind == "dicom":
+        from runtime.dicom import read_dicom_series  # pydicom takes half a second to import
+
         stored = read_dicom_series(scan.path, scan.seriesuid, threads)
     else:
         stored = read_scan_file(scan.path, threads)

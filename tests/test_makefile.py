@@ -25,7 +25,9 @@ def tree(tmp_path: Path) -> Path:
     for name in ("Makefile", "setup.py", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path / name)
     for folder in ("prototxt", "caffe_models", "convert"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "rpn3d.*", "*-int8.*"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "rpn3d.*", "*-int8.*")
+        )
     for name in ("rpn3d.caffemodel", "rpn3d-int8.xml", "rpn3d-int8.bin"):
         (tmp_path / "caffe_models" / name).write_bytes(b"weights")
     python = tmp_path / ".venv" / "bin" / "python"
