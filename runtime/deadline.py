@@ -50,7 +50,7 @@ class Deadline:
 
     seconds: float
     scans: int
-    start: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=lambda: time.monotonic())  # looked up late, for tests
     pictures: bool = True
     half_margin: bool = False
     given_up: list[str] = field(default_factory=list)
