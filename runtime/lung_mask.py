@@ -116,12 +116,37 @@ class LungMask:
         )
         return z, y, x
 
+    def mask_extent(self) -> list[tuple[float, float]]:
+        """First and last voxel of the mask along z, y, x of the volume's grid, to a coarse voxel; all if there is none."""
+        inside = self.surface_mm > 0
+        if not inside.any():
+            return [(0.0, n - 1.0) for n in self.grid.shape]
+        return [
+            (float((part.start + c) * f), float(min(n, (part.stop + c) * f) - 1))
+            for part, c, f, n in zip(box_of(inside), self.corner, self.factors, self.grid.shape, strict=True)
+        ]
+
+    def cut(self, which: str, axis: int, index: int) -> Bools:
+        """One slice of "mask" or "dilated" across an array axis, without making the rest."""
+        z, y, x = (slice(index, index + 1) if a == axis else slice(0, n) for a, n in enumerate(self.grid.shape))
+        distance = {"mask": self.surface_mm, "dilated": self.reach_mm}[which]
+        return np.asarray(np.take(self._part(distance, (z, y, x)), 0, axis), np.bool_)
+
     def _on_grid(self, distance: Floats) -> Bools:
-        whole = np.zeros(self.grid.shape, np.bool_)
-        z1, y1, x1, z2, y2, x2 = self.box_voxel()
-        part = whole[z1:z2, y1:y2, x1:x2]
-        taps = self.taps((z1, y1, x1), (1, 1, 1), (z2 - z1, y2 - y1, x2 - x1))
-        resample(distance, taps, part, lambda flat, _: flat > 0)
+        z, y, x = (slice(0, n) for n in self.grid.shape)
+        return self._part(distance, (z, y, x))
+
+    def _part(self, distance: Floats, part: Box) -> Bools:
+        """Where `distance` is positive, in a part of the volume's grid."""
+        whole = np.zeros([p.stop - p.start for p in part], np.bool_)
+        box = self.box_voxel()
+        start = [max(p.start, low) for p, low in zip(part, box[:3], strict=True)]
+        stop = [min(p.stop, high) for p, high in zip(part, box[3:], strict=True)]
+        shape = [b - a for a, b in zip(start, stop, strict=True)]
+        if min(shape) > 0:
+            inner = whole[tuple(slice(a - p.start, b - p.start) for a, b, p in zip(start, stop, part, strict=True))]
+            taps = self.taps((start[0], start[1], start[2]), (1, 1, 1), (shape[0], shape[1], shape[2]))
+            resample(distance, taps, inner, lambda flat, _: flat > 0)
         return whole
 
 

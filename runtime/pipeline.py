@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from caffe_models.errors import Rpn3dError
+from runtime.budget import format_memory
 from runtime.deadline import Deadline
 from runtime.detect import Detector
 from runtime.errors import ScanError
@@ -168,7 +169,7 @@ class _Run:
         try:
             scan = self._prepared(number)
             plan = self._plan(scan, collect)
-            self._read_next(number, scan, plan)
+            notes = self._read_next(number, scan, plan)
             head = self._detector.run(scan, plan)
         except Rpn3dError as error:
             self.settle(collect)
@@ -177,7 +178,7 @@ class _Run:
             collect(source, failed)
             return
         self.settle(collect)
-        notes = (f"margin of {plan.margin_voxel} voxels for the deadline",) * (plan.margin_voxel != DEFAULT_MARGIN)
+        notes += (f"margin of {plan.margin_voxel} voxels for the deadline",) * (plan.margin_voxel != DEFAULT_MARGIN)
         self._behind = number, self._writer.submit(self._finish, scan, plan, head, notes)
         if not self._overlap or self._ahead is None:
             self.settle(collect)
@@ -215,11 +216,16 @@ class _Run:
             self.settle(collect)  # what it holds is then free
         return self._detector.plan(scan, margin)
 
-    def _read_next(self, number: int, scan: Prepared, plan: Plan) -> None:
-        more = AHEAD_SHARE * scan.volume.hu.nbytes
-        enough = plan.predicted_peak_bytes + more <= self._detector.settings.budget.memory_bytes
-        if self._overlap and enough and len(plan.windows) <= 1 and number + 1 < len(self._sources):
+    def _read_next(self, number: int, scan: Prepared, plan: Plan) -> tuple[str, ...]:
+        """Begin to read the next scan, if there is one and memory allows it; else a note why not."""
+        if not self._overlap or number + 1 == len(self._sources):
+            return ()
+        needed = plan.predicted_peak_bytes + int(AHEAD_SHARE * scan.volume.hu.nbytes)
+        allowed = self._detector.settings.budget.memory_bytes
+        if len(plan.windows) <= 1 and needed <= allowed:
             self._read_ahead(number + 1, 1)
+            return ()
+        return (f"the next scan was not read meanwhile: that takes more than {format_memory(allowed)}",)
 
     def _read_ahead(self, number: int, threads: int) -> None:
         self._ahead = number, self._reader.submit(prepare, self._sources[number], threads)
