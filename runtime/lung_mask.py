@@ -34,8 +34,8 @@ from runtime.morphology import (
     Floats,
     Spacing,
     box_of,
-    capped_distance,
     close,
+    depth,
     fill_holes,
     hull_slices,
     reach,
@@ -117,7 +117,7 @@ class LungMask:
         return z, y, x
 
     def mask_extent(self) -> list[tuple[float, float]]:
-        """First and last voxel of the mask along z, y, x of the volume's grid, to a coarse voxel; all if there is none."""
+        """First and last voxel of the mask along z, y, x of the volume's grid, to a coarse voxel."""
         inside = self.surface_mm > 0
         if not inside.any():
             return [(0.0, n - 1.0) for n in self.grid.shape]
@@ -218,16 +218,13 @@ def _mask(
 ) -> LungMask:
     surface = signed_distance(mask, coarse.spacing, threads)
     near_hull = hull & (surface > -HULL_REACH_MM)
-    # exact beyond the voxels between which the surface is interpolated
-    cap_mm = DILATION_MM + 2 * max(coarse.spacing)
     ml = float(np.prod(coarse.spacing)) / 1000
     return LungMask(
         grid=grid,
         factors=coarse.factors,
         corner=(box[0].start, box[1].start, box[2].start),
         surface_mm=surface,
-        reach_mm=np.float32(DILATION_MM + 0.5 * min(coarse.spacing))
-        - capped_distance(near_hull, cap_mm, coarse.spacing),
+        reach_mm=DILATION_MM + 0.5 * min(coarse.spacing) - depth(~near_hull, coarse.spacing, threads),
         fallbacks=fallbacks,
         volume_ml=sum(amounts) * ml,
         left_ml=amounts[1] * ml,

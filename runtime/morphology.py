@@ -43,32 +43,22 @@ def _distances(labels: NDArray[np.uint8], spacing: Spacing, threads: int) -> Flo
     return np.asarray(edt.edt(labels, anisotropy=spacing, black_border=False, parallel=threads), np.float32)
 
 
-def capped_distance(mask: Bools, cap_mm: float, spacing: Spacing) -> Floats:
-    """Distance in mm of every voxel to the nearest centre inside the mask, 0 inside, right up to `cap_mm`; where it is
-    more, something larger than `cap_mm` stands. Good to a thousandth of `cap_mm`."""
-    squares, unit = _capped_squares(mask, cap_mm, spacing)
-    return np.asarray(np.sqrt(squares * np.float32(1 / unit)), np.float32)
+_FAR_SQUARE = 32767
+"""Stands for every square beyond the radius; twice that still fits into 16 bits."""
 
 
 def within(mask: Bools, radius_mm: float, spacing: Spacing) -> Bools:
-    """All voxels whose centre is no further than `radius_mm` from one of the mask's."""
-    squares, unit = _capped_squares(mask, radius_mm, spacing)
-    return np.asarray(squares <= np.uint16(round(radius_mm**2 * unit)))
+    """All voxels whose centre is no further than `radius_mm` from one of the mask's.
 
-
-_FAR_SQUARE = 32767
-"""Stands for every square beyond the cap; twice that still fits into 16 bits."""
-
-
-def _capped_squares(mask: Bools, cap_mm: float, spacing: Spacing) -> tuple[NDArray[np.uint16], float]:
-    """Squared distances to the mask in units of 1 / (the second result) mm2, axis after axis: the least of the
-    neighbours' squares along the axis plus that of the step between."""
-    unit = (_FAR_SQUARE - 767) / cap_mm**2
+    Squared distances, axis after axis: the least of the neighbours' squares along the axis plus that of the step
+    between. They are rounded to 1 / 32000 of the radius' square, so only voxels at just that distance are in doubt.
+    """
+    unit = (_FAR_SQUARE - 767) / radius_mm**2
     squares = np.where(mask, np.uint16(0), np.uint16(_FAR_SQUARE))
     more = np.empty_like(squares)
     for axis in (2, 1, 0):
         nearest = squares.copy()
-        for steps in range(1, min(int(cap_mm / spacing[axis]) + 1, mask.shape[axis])):
+        for steps in range(1, min(int(radius_mm / spacing[axis]) + 1, mask.shape[axis])):
             np.add(squares, np.uint16(round((steps * spacing[axis]) ** 2 * unit)), out=more)
             ahead: list[slice] = [slice(None)] * 3
             behind: list[slice] = [slice(None)] * 3
@@ -76,7 +66,7 @@ def _capped_squares(mask: Bools, cap_mm: float, spacing: Spacing) -> tuple[NDArr
             for here, there in ((tuple(ahead), tuple(behind)), (tuple(behind), tuple(ahead))):
                 np.minimum(nearest[here], more[there], out=nearest[here])
         squares = nearest
-    return squares, unit
+    return np.asarray(squares <= np.uint16(round(radius_mm**2 * unit)))
 
 
 def dilate(mask: Bools, radius_mm: float, spacing: Spacing) -> Bools:

@@ -1,6 +1,6 @@
 """Separable linear resampling of a 3-D array along its own axes, slice by slice.
 
-The output is made one slice at a time, so that nothing larger than a few slices is held
+The output is made one slice at a time (z taps, then y, then x), so that nothing larger than a few slices is held
 beside the result whatever the size of the scan, nothing is converted or copied as a whole, and the caller may turn
 each slice into its final type while it is still in the cache. Direction cosines play no part: input and output share
 their axes.
@@ -93,27 +93,12 @@ def resample(
 
 
 def slices(array: NDArray[Any], taps: tuple[Taps, Taps, Taps], part: range) -> Iterator[NDArray[np.float32]]:
-    """Slices `part` of the resampled array, one after the other, each float32 (y, x) that the caller may change.
-
-    Where neighbouring output slices share input slices (a scan of thick slices, the coarse lung mask), those are
-    resampled in their plane once and then mixed along z; else mixing comes first.
-    """
+    """Slices `part` of the resampled array, one after the other, each float32 (y, x) that the caller may change."""
     z, y, x = taps
     (y1, y2), (x1, x2) = y.span, x.span
     plane = _Plane(y, x)
-    # of the whole axis, so that the parts of several threads add up in the same order
-    if len(np.unique(z.index)) >= z.index.shape[1]:
-        for k in part:
-            yield plane(_mixed([array[i, y1:y2, x1:x2] for i in z.index[:, k]], z.weight[:, k]))
-        return
-    ready: dict[int, NDArray[np.float32]] = {}
     for k in part:
-        wanted = [int(i) for i, w in zip(z.index[:, k], z.weight[:, k], strict=True) if w != 0]
-        ready = {i: ready[i] if i in ready else plane(array[i, y1:y2, x1:x2]) for i in dict.fromkeys(wanted)}
-        yield _mixed(
-            [ready[int(i)] if w != 0 else None for i, w in zip(z.index[:, k], z.weight[:, k], strict=True)],
-            z.weight[:, k],
-        )
+        yield plane(_mixed([array[i, y1:y2, x1:x2] for i in z.index[:, k]], z.weight[:, k]))
 
 
 class _Plane:
@@ -140,11 +125,11 @@ class _Plane:
         return flat
 
 
-def _mixed(planes: Sequence[NDArray[Any] | None], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+def _mixed(planes: Sequence[NDArray[Any]], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """The weighted sum of slices; those of no weight are not looked at."""
     total: NDArray[np.float32] | None = None
     for one, w in zip(planes, weight, strict=True):
-        if w == 0 or one is None:
+        if w == 0:
             continue
         part = np.multiply(one, w, dtype=np.float32)
         total = part if total is None else np.add(total, part, out=total)

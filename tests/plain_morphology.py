@@ -31,10 +31,6 @@ def signed_distance(mask: Any, spacing: Any, threads: int = 1) -> Any:
     return np.clip(np.where(mask, depth(mask, spacing) - half, half - depth(~mask, spacing)), -FAR_MM, FAR_MM)
 
 
-def capped_distance(mask: Any, cap_mm: float, spacing: Any) -> Any:
-    return np.minimum(depth(~mask, spacing), cap_mm + 1)
-
-
 def dilate(mask: Any, radius_mm: float, spacing: Any) -> Any:
     return mask | (depth(~mask, spacing) <= radius_mm) if mask.any() else mask
 
@@ -132,7 +128,6 @@ PRIMITIVES = {
     for f in (
         depth,
         signed_distance,
-        capped_distance,
         dilate,
         close,
         components,

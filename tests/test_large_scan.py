@@ -34,7 +34,7 @@ print(json.dumps([before, read, peak_resident_bytes() - before, volume.hu.nbytes
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A body with two lungs, 0.35 x 0.35 x 1.4 mm, uncompressed; z runs to the head."""
     folder = tmp_path_factory.mktemp("large")
-    z, y, x = np.ogrid[tuple(slice(n) for n in SHAPE)]
+    _, y, x = np.ogrid[tuple(slice(n) for n in SHAPE)]
     y_mm, x_mm = (y - 512) * 0.35, (x - 512) * 0.35
     with (folder / "large.raw").open("wb") as file:
         for k in range(SHAPE[0]):

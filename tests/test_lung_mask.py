@@ -13,7 +13,7 @@ from runtime.errors import ScanError
 from runtime.grid import Grid
 from runtime.lung_mask import LungMask, find_lungs, lungs_from_mask
 from runtime.lung_rules import axis_distance_mm, find_pieces, is_gas, split_two
-from runtime.morphology import capped_distance, close, depth, dilate, fill_holes, hull_slices, signed_distance, within
+from runtime.morphology import close, depth, dilate, fill_holes, hull_slices, signed_distance, within
 
 SPACING = (3.0, 3.0, 3.0)
 SHAPE = (100, 90, 120)  # 300 x 270 x 360 mm
@@ -363,10 +363,6 @@ def test_nearness_is_that_of_the_whole_distance_transform(spacing: Any) -> None:
     for radius in (1.0, 4.7, 10.0, 15.0):
         differ = within(mask, radius, spacing) != (whole <= radius)
         assert (np.abs(whole[differ] - radius) < 0.02).all()  # ties alone
-    capped = capped_distance(mask, 14.0, spacing)
-    near = whole <= 14
-    assert np.abs(capped - whole)[near].max() < 0.02
-    assert (capped[~near] > 13.99).all()
 
 
 def test_morphology_is_in_millimetres() -> None:
