@@ -167,7 +167,7 @@ class _Run:
         self.begun = number + 1
         source = self._sources[number]
         try:
-            scan = self._prepared(number)
+            scan = self._prepared(number, collect)
             plan = self._plan(scan, collect)
             notes = self._read_next(number, scan, plan)
             head = self._detector.run(scan, plan)
@@ -198,11 +198,13 @@ class _Run:
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=True)
 
-    def _prepared(self, number: int) -> Prepared:
+    def _prepared(self, number: int, collect: Collect) -> Prepared:
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == number:
-            return ahead[1].result()
-        return prepare(self._sources[number], self._cpus)
+        if ahead is None or ahead[0] != number:
+            return prepare(self._sources[number], self._cpus)
+        if not ahead[1].done():
+            self.settle(collect)  # a scan that is slow to read holds up no result
+        return ahead[1].result()
 
     def _plan(self, scan: Prepared, collect: Collect) -> Plan:
         margin = DEFAULT_MARGIN // 2 if self.deadline.half_margin else DEFAULT_MARGIN

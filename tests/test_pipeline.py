@@ -2,11 +2,14 @@
 
 import csv
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from runtime import pipeline
 from runtime.budget import Budget
@@ -227,3 +230,17 @@ def test_what_is_no_duration(text: str) -> None:
 
     with pytest.raises(Rpn3dError, match="such as 55m, 90s or 1h30m"):
         parse_duration(text)
+
+
+def test_what_takes_long_to_import_waits_until_it_is_needed() -> None:
+    """Half of the time to the first window once went into libraries that most scans never need."""
+    slow = ("scipy", "pydicom", "SimpleITK", "matplotlib", "onnx", "openvino", "torch", "rich")
+    code = f"import sys, runtime.detect, runtime.pipeline; print([m for m in {slow!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_threads_are_bounded_before_numpy_is_loaded() -> None:
+    code = "import sys, runtime.budget, runtime.cores, runtime.deadline, commands.scans; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
