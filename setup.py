@@ -31,6 +31,7 @@ setup(
         "edt",
         "fill-voids",
         "h5py",
+        "isal",
         "matplotlib",
         "numpy",
         "onnx",

@@ -24,16 +24,26 @@ def detect(
     model: ModelOption = None,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime (with an .onnx).")] = "openvino",
     pictures: Annotated[bool, typer.Option(help="Draw the findings and the lung mask.")] = True,
+    deadline: Annotated[
+        str, typer.Option(help="Time for all scans, such as 55m, 90s or 1h30m; a number alone is minutes.")
+    ] = "",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Find nodules: submission.csv, and a JSON and pictures for each scan."""
-    from convert.build import cache_folder, model_file
     from runtime.budget import make_budget
-    from runtime.detect import Detector, Settings, detect_all
+    from runtime.cores import hold_to
+    from runtime.deadline import parse_duration
+
+    budget = make_budget(cpus=cpus, memory=memory)
+    deadline_s = parse_duration(deadline) if deadline else float("inf")
+    hold_to(budget.cpus)  # before numpy and the engines are loaded
+    from convert.build import cache_folder, model_file
+    from runtime.detect import Detector, Settings
+    from runtime.pipeline import detect_all
 
     settings = Settings(
-        budget=make_budget(cpus=cpus, memory=memory),
+        budget=budget,
         engine=engine,
         precision=precision,
         threshold=threshold,
@@ -49,10 +59,11 @@ def detect(
         report=None if quiet or as_json else sys.stdout,
         say=lambda text: say(text, quiet),
         complain=say,
+        deadline_s=deadline_s,
     )
     if as_json:
         print(json.dumps(outcome.as_json(), indent=1))
-    if outcome.failures:
+    if outcome.failures or outcome.unfinished:
         raise typer.Exit(2)
 
 

@@ -6,13 +6,12 @@ through a bronchus' wall into the lung (Mori et al., IEEE TMI 2000, with the thr
 only what is as wide as a main bronchus is kept: smaller bronchi stay in the lung, where the mask wants them.
 """
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from runtime.morphology import Bools, Spacing, box_of, components, depth, dilate
 
-IN_PLANE = np.array([[[0] * 3] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0] * 3] * 3], bool)
 MIN_AREA_MM2, MAX_AREA_MM2 = 50.0, 900.0  # from a child's trachea to a wide one, cut obliquely
 MIN_LENGTH_MM = 25.0
 LUMEN_HU = (-850, -880, -910, -930, -950, -965)  # tried in this order, the highest that does not leak wins
@@ -34,14 +33,13 @@ def find_trachea(air: Bools, spacing: Spacing, axis_x: float, lung_z: tuple[int,
     upper = air[from_z:]
     if not upper.size:
         return None
-    labels, count = ndimage.label(upper, IN_PLANE)
+    labels, count = _islands(upper)
     if not count:
         return None
-    labels = np.asarray(labels)
-    area = np.bincount(labels.ravel(), minlength=count + 1) * spacing[1] * spacing[2]
-    boxes = ndimage.find_objects(labels)
+    found = cc3d.statistics(labels)
+    area = found["voxel_counts"] * spacing[1] * spacing[2]
     keep = np.zeros(count + 1, bool)
-    for i, box in enumerate(boxes, start=1):
+    for i, box in enumerate(found["bounding_boxes"][1:], start=1):
         high = (box[1].stop - box[1].start) * spacing[1]
         wide = (box[2].stop - box[2].start) * spacing[2]
         x_mm = abs((box[2].start + box[2].stop - 1) / 2 - axis_x) * spacing[2]
@@ -53,7 +51,7 @@ def find_trachea(air: Bools, spacing: Spacing, axis_x: float, lung_z: tuple[int,
         )
     stacks, _ = components(keep[labels])
     best, best_score = 0, 0.0
-    for i, box3 in enumerate(ndimage.find_objects(stacks.astype(np.int32)), start=1):
+    for i, box3 in enumerate(cc3d.statistics(stacks)["bounding_boxes"][1:], start=1):
         length = (box3[0].stop - box3[0].start) * spacing[0]
         off = abs((box3[2].start + box3[2].stop - 1) / 2 - axis_x) * spacing[2]
         if length >= MIN_LENGTH_MM and length - off > best_score:
@@ -63,6 +61,17 @@ def find_trachea(air: Bools, spacing: Spacing, axis_x: float, lung_z: tuple[int,
     trachea = np.zeros(air.shape, bool)
     trachea[from_z:] = stacks == best
     return trachea
+
+
+def _islands(air: Bools) -> tuple[NDArray[np.uint32], int]:
+    """Components within each slice (pixels that share an edge), numbered from 1 through the slices; and how many."""
+    labels = np.zeros(air.shape, np.uint32)
+    count = 0
+    for k in np.flatnonzero(air.any(axis=(1, 2))):
+        flat, found = cc3d.connected_components(air[k], connectivity=4, out_dtype=np.uint32, return_N=True)
+        labels[k] = np.where(flat > 0, flat + np.uint32(count), np.uint32(0))
+        count += int(found)
+    return labels, count
 
 
 def grow_airway(hu: NDArray[np.int16], air: Bools, trachea: Bools, spacing: Spacing, threads: int = 1) -> Bools:
@@ -80,9 +89,10 @@ def grow_airway(hu: NDArray[np.int16], air: Bools, trachea: Bools, spacing: Spac
     limit = MAX_GROWTH_ML + trachea.sum() * voxel_ml
     for level in LUMEN_HU:
         lumen = trachea | (air & (hu < level))
-        labels, _ = components(lumen)
-        seeds = np.unique(labels[trachea])
-        grown = np.isin(labels, seeds[seeds > 0])
+        labels, counts = components(lumen)
+        seeded = np.zeros(len(counts), np.bool_)
+        seeded[labels[trachea]] = True
+        grown = seeded[labels]
         if grown.sum() * voxel_ml <= limit:
             break
     else:
@@ -90,6 +100,6 @@ def grow_airway(hu: NDArray[np.int16], air: Bools, trachea: Bools, spacing: Spac
     box = box_of(grown, (1, 1, 1))
     inner = depth(grown[box], spacing, threads) >= MIN_CALIBRE_MM / 2
     wide = np.zeros(grown.shape, np.bool_)
-    wide[box] = dilate(inner, MIN_CALIBRE_MM / 2 + 1.0, spacing, threads) & grown[box]
+    wide[box] = dilate(inner, MIN_CALIBRE_MM / 2 + 1.0, spacing) & grown[box]
     wide[: max(0, bottom - round(MAX_REACH_MM / spacing[0]))] = False
     return np.asarray(wide | trachea)

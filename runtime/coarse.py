@@ -1,12 +1,15 @@
 """A scan at about 2 mm, which is all the lung mask looks at."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.grid import Grid
 from runtime.morphology import Bools, Spacing, fill_holes
+from runtime.threads import chunks, in_threads
 
 COARSE_MM = 2.0
 LOWEST_HU, HIGHEST_HU = -1100, 1000  # clipped before averaging: padding and metal must not weigh more than air and bone
@@ -30,10 +33,10 @@ class Coarse:
     spacing: Spacing
 
 
-def coarsen(hu: NDArray[np.int16], grid: Grid) -> Coarse:
+def coarsen(hu: NDArray[np.int16], grid: Grid, threads: int = 1) -> Coarse:
     """The scan at about 2 mm; padding beyond a circular field of view counts as air."""
     factors, spacing = coarse_blocks(grid)
-    return Coarse(block_mean(hu, factors, LOWEST_HU, HIGHEST_HU, find_padding(hu)), factors, spacing)
+    return Coarse(block_mean(hu, factors, LOWEST_HU, HIGHEST_HU, find_padding(hu), threads), factors, spacing)
 
 
 def coarse_blocks(grid: Grid) -> tuple[tuple[int, int, int], Spacing]:
@@ -68,6 +71,7 @@ def block_mean(
     low: int,
     high: int,
     padding: Bools | None = None,
+    threads: int = 1,
 ) -> NDArray[np.int16]:
     """Means over blocks of `factors` (z, y, x) voxels of the clipped input; the last blocks may be smaller.
 
@@ -79,13 +83,22 @@ def block_mean(
     out = np.empty(shape, np.int16)
     counts = np.outer(_counts(hu.shape[1], fy), _counts(hu.shape[2], fx))
     empty = None if padding is None else np.where(padding, np.int16(-32768), np.int16(32767))
-    for k in range(shape[0]):
-        slab = hu[k * fz : (k + 1) * fz]
-        if empty is not None:
-            slab = np.minimum(slab, empty)
-        slab = np.clip(slab, low, high)
-        flat = _strided_sum(_strided_sum(slab.sum(axis=0, dtype=np.int32), fy, 0), fx, 1)
-        out[k] = np.rint(flat / (counts * slab.shape[0]))
+    # sums of the usual blocks fit into 16 bits, which halves the time
+    narrow = math.prod(factors) * max(abs(low), abs(high)) <= np.iinfo(np.int16).max
+    kind = np.dtype(np.int16 if narrow else np.int32)
+
+    def some(blocks: range) -> None:
+        for k in blocks:
+            slab = hu[k * fz : (k + 1) * fz]
+            if empty is not None:
+                slab = np.minimum(slab, empty)
+            total = np.zeros(slab.shape[1:], kind)
+            for plane in slab:
+                total += np.clip(plane, np.int16(low), np.int16(high))
+            flat = _strided_sum(_strided_sum(total, fy, 0), fx, 1)
+            out[k] = np.rint(flat / (counts * slab.shape[0]))
+
+    in_threads(some, chunks(shape[0], threads), threads)
     return out
 
 
@@ -95,7 +108,7 @@ def _counts(n: int, factor: int) -> NDArray[np.int32]:
     return counts
 
 
-def _strided_sum(flat: NDArray[np.int32], factor: int, axis: int) -> NDArray[np.int32]:
+def _strided_sum(flat: NDArray[Any], factor: int, axis: int) -> NDArray[Any]:
     if factor == 1:
         return flat
     total = flat[::factor].copy() if axis == 0 else flat[:, ::factor].copy()

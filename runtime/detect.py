@@ -1,33 +1,23 @@
-"""The chain: a scan in, ranked findings out, the time of each stage taken.
+"""One scan in, ranked findings out.
 
     file -> Volume -> LungMask -> WorkingVolume -> Plan -> engine -> HeadOutput -> Candidates -> Findings -> files
 
-A `Detector` holds one engine and takes scan after scan through it.
+A `Detector` holds one engine and takes scan after scan through it; `pipeline.detect_all` takes a whole set, one scan's
+reading beside another's network.
 """
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
 
-from caffe_models.errors import Rpn3dError
 from runtime.budget import Budget, peak_resident_bytes
-from runtime.candidates import decode, nms
-from runtime.engines.base import EngineOptions, load_engine
-from runtime.errors import ScanError
-from runtime.find_scans import ScanSource, find_scans
-from runtime.findings import MAX_PER_SCAN, to_findings
-from runtime.lung_mask import find_lungs
-from runtime.outputs import ResultFolder, ScanResult, as_content, file_sha256, versions
-from runtime.pictures import draw_findings, draw_mask
-from runtime.plan import plan_windows
-from runtime.report_table import print_report
-from runtime.tiling import run_windows
-from runtime.volume import read_volume
-from runtime.working_volume import make_working_volume
+from runtime.engines.base import Engine, EngineOptions, load_engine
+from runtime.find_scans import ScanSource
+from runtime.findings import MAX_PER_SCAN
+from runtime.outputs import ResultFolder, ScanResult, file_sha256, versions
+from runtime.plan import DEFAULT_MARGIN, Plan, plan_windows
+from runtime.scan_stages import Prepared, draw, findings_of, prepare
+from runtime.tiling import HeadOutput, run_windows
 
 
 @dataclass(frozen=True)
@@ -54,110 +44,114 @@ class Settings:
     cache_folder: Path | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of all scans of one call: results in the order of the work, failures as (scan, one line)."""
-
-    results: tuple[ScanResult, ...]
-    failures: tuple[tuple[str, str], ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "results": [as_content(result) for result in self.results],
-            "failures": [{"source": source, "error": error} for source, error in self.failures],
-        }
-
-
-class Stopwatch:
-    """Seconds by stage, in the order the stages were first entered."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes to stage `name`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 class Detector:
     """A model, loaded once, and the chain that takes scans through it.
 
-    Raises:
-        NetError: the model cannot be loaded, see `load_engine`.
+    The model is loaded in the background, so that the first scan can be read meanwhile; a model that cannot be loaded
+    is told where `engine` is first asked for.
     """
 
     def __init__(self, model: str | Path, settings: Settings) -> None:
         self.settings = settings
         self.model = Path(model)
-        watch = Stopwatch()
-        with watch.stage("load"):
-            options = EngineOptions(
-                precision=settings.precision,
-                threads=settings.budget.cpus,
-                weights=settings.weights,
-                cache_folder=settings.cache_folder,
-            )
-            self.engine = load_engine(settings.engine, self.model, options)
-            weights = self.model.with_suffix(".bin")
-            self.model_sha256 = file_sha256(weights if weights.is_file() else self.model)
-        self.load_s = watch.seconds["load"]
+        loader = ThreadPoolExecutor(1, "rpn3d-load")
+        self._loaded = loader.submit(self._load)
+        loader.shutdown(wait=False)
+
+    def _load(self) -> tuple[Engine, str]:
+        options = EngineOptions(
+            precision=self.settings.precision,
+            threads=self.settings.budget.cpus,
+            weights=self.settings.weights,
+            cache_folder=self.settings.cache_folder,
+        )
+        engine = load_engine(self.settings.engine, self.model, options)
+        weights = self.model.with_suffix(".bin")
+        return engine, file_sha256(weights if weights.is_file() else self.model)
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded engine.
+
+        Raises:
+            NetError: the model cannot be loaded, see `load_engine`.
+        """
+        return self._loaded.result()[0]
+
+    def wait(self) -> None:
+        """Wait for the model, so that this counts to no scan.
+
+        Raises:
+            NetError: the model cannot be loaded.
+        """
+        self._loaded.result()
 
     def detect(self, source: ScanSource, results: ResultFolder) -> ScanResult:
         """Take one scan through the chain and write its pictures and JSON, and the folder's CSV.
 
         Raises:
+            NetError: the model cannot be loaded.
             ScanError: the scan cannot be read, or holds no lungs.
             Rpn3dError: the memory allowed is too small for any window.
             OSError: the results cannot be written.
         """
-        settings = self.settings
-        watch = Stopwatch()
-        with watch.stage("read"):
-            volume = read_volume(source)
-        with watch.stage("mask"):
-            lungs = find_lungs(volume, threads=settings.budget.cpus)
-        with watch.stage("resample"):
-            working = make_working_volume(volume, lungs, threads=settings.budget.cpus)
-        with watch.stage("network"):
-            plan = plan_windows(
-                working.voxels.shape,
-                working.lung,
-                settings.budget.memory_bytes,
+        scan = prepare(source, self.settings.budget.cpus)
+        self.wait()
+        plan = self.plan(scan)
+        return self.finish(scan, plan, self.run(scan, plan), results, self.settings.pictures)
+
+    def plan(self, scan: Prepared, margin_voxel: int = DEFAULT_MARGIN) -> Plan:
+        """The windows of one scan, within the memory.
+
+        Raises:
+            Rpn3dError: the memory allowed is too small for any window.
+        """
+        with scan.watch.stage("network"):
+            return plan_windows(
+                scan.working.voxels.shape,
+                scan.working.lung,
+                self.settings.budget.memory_bytes,
                 self.engine.precision,
-                settings.budget.cpus,
+                self.settings.budget.cpus,
                 engine=self.engine.name,
+                margin_voxel=margin_voxel,
             )
-            head = run_windows(working, plan, self.engine)
-        with watch.stage("decode"):
-            threshold_logit = _logit(settings.threshold)
-            candidates = nms(decode(head, threshold_logit, lung=working.lung))
-            findings = to_findings(
-                candidates,
-                working.grid,
-                volume,
-                threshold=settings.threshold,
-                max_per_scan=settings.max_per_scan,
-            )
-        if settings.pictures:
-            with watch.stage("pictures"):
-                draw_findings(results.file(volume.seriesuid, "_findings.png"), volume, findings)
-                draw_mask(results.file(volume.seriesuid, "_mask.png"), volume, lungs)
+
+    def run(self, scan: Prepared, plan: Plan) -> HeadOutput:
+        """The network over the windows of one scan."""
+        with scan.watch.stage("network"):
+            return run_windows(scan.working, plan, self.engine)
+
+    def finish(
+        self,
+        scan: Prepared,
+        plan: Plan,
+        head: HeadOutput,
+        results: ResultFolder,
+        pictures: bool,
+        notes: tuple[str, ...] = (),
+    ) -> ScanResult:
+        """Decode the network's output, draw, and write the scan's files and the folder's CSV.
+
+        Raises:
+            ScanError: another scan of this folder has the same seriesuid.
+            OSError: the results cannot be written.
+        """
+        settings = self.settings
+        findings = findings_of(scan, head, settings.threshold, settings.max_per_scan)
+        if pictures:
+            draw(scan, findings, results)
+        engine, model_sha256 = self._loaded.result()
         result = ScanResult(
-            seriesuid=volume.seriesuid,
-            source=volume.source,
+            seriesuid=scan.volume.seriesuid,
+            source=scan.volume.source,
             findings=findings,
-            mask_volume_ml=lungs.volume_ml,
-            fallbacks=lungs.fallbacks,
-            notes=(*volume.notes, *self.engine.notes),
-            engine=self.engine.name,
-            precision=self.engine.precision,
-            model_sha256=self.model_sha256,
+            mask_volume_ml=scan.lungs.volume_ml,
+            fallbacks=scan.lungs.fallbacks,
+            notes=(*scan.volume.notes, *engine.notes, *notes),
+            engine=engine.name,
+            precision=engine.precision,
+            model_sha256=model_sha256,
             plan={
                 "windows": len(plan.windows),
                 "window_voxel": list(plan.windows[0].size) if plan.windows else [],
@@ -165,62 +159,11 @@ class Detector:
                 "predicted_peak_bytes": plan.predicted_peak_bytes,
                 "reason": plan.reason,
             },
-            seconds=watch.seconds,
+            seconds=scan.watch.seconds,
             peak_memory_bytes=peak_resident_bytes(),
             cpus=settings.budget.cpus,
             versions=versions(),
         )
-        with watch.stage("write"):
+        with scan.watch.stage("write"):
             results.add(result)
         return result
-
-
-def detect_all(
-    detector: Detector,
-    paths: Sequence[str | Path],
-    out: str | Path,
-    *,
-    report: TextIO | None = None,
-    say: Callable[[str], None] = lambda text: None,
-    complain: Callable[[str], None] = lambda text: None,
-) -> Outcome:
-    """Detect in every scan found under `paths`; a scan that fails is named, and the others still run.
-
-    Args:
-        detector: the loaded model.
-        paths: files, DICOM folders, or folders of scans.
-        out: folder for the results.
-        report: where the ranked lists are printed as they come; None: nowhere.
-        say: takes one line of progress at a time.
-        complain: takes one line for each scan that failed.
-    """
-    folder = ResultFolder(out)
-    failures: list[tuple[str, str]] = []
-    sources: list[ScanSource] = []
-    for path in paths:
-        try:
-            sources += [s for s in find_scans([path]) if s not in sources]
-        except ScanError as error:
-            failures.append((str(path), str(error)))
-            complain(f"rpn3d: {error}")
-    results: list[ScanResult] = []
-    for number, source in enumerate(sources, 1):
-        say(f"[{number}/{len(sources)}] {source.path}")
-        try:
-            result = detector.detect(source, folder)
-        except Rpn3dError as error:
-            failures.append((str(source.path), str(error)))
-            complain(f"rpn3d: {error}")
-            continue
-        results.append(result)
-        if report is not None:
-            print_report(result, stream=report)
-    folder.write_csv()
-    return Outcome(tuple(results), tuple(failures))
-
-
-def _logit(probability: float) -> float:
-    """The logit of a threshold; candidates below about 1 in 10,000 are never worth a place among the best."""
-    floor = 1e-4
-    p = min(max(probability, floor), 1 - 1e-9)
-    return math.log(p / (1 - p))

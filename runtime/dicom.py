@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.dicom_mark import looks_like_dicom
 from runtime.dicom_pixels import LOSSY, put_slice
-from runtime.dicom_slice import SliceHeader, looks_like_dicom, read_slice_header
+from runtime.dicom_slice import SliceHeader, read_slice_header
 from runtime.dicom_stack import common_values, stack_slices
 from runtime.errors import ScanError
 from runtime.grid_check import check_grid
 from runtime.hounsfield import check_hounsfield
 from runtime.scan_file import StoredScan
 from runtime.stored_voxels import check_shape
+from runtime.threads import in_threads
 
 
-def read_dicom_series(folder: Path, seriesuid: str | None = None) -> StoredScan:
+def read_dicom_series(folder: Path, seriesuid: str | None = None, threads: int = 1) -> StoredScan:
     """Read the CT series in a folder; its subfolders are not looked into.
 
     Files of other kinds and images that are no CT slices (localizers, dose reports, other modalities) are left out,
@@ -27,6 +29,7 @@ def read_dicom_series(folder: Path, seriesuid: str | None = None) -> StoredScan:
     Args:
         folder: of the DICOM files, whatever their names.
         seriesuid: SeriesInstanceUID of the series to read where the folder holds several.
+        threads: slices decoded at the same time.
 
     Raises:
         ScanError: no series, several and none chosen, or one that is not a whole, regular stack of CT slices.
@@ -43,8 +46,7 @@ def read_dicom_series(folder: Path, seriesuid: str | None = None) -> StoredScan:
         shape = check_shape(grid.shape, source, "the series")
         notes += check_grid(grid, source)
         hu = np.empty(shape, dtype=np.int16)
-        for header, plane in zip(slices, hu, strict=True):
-            put_slice(header, plane, source)
+        in_threads(lambda one: put_slice(one[0], one[1], source), zip(slices, hu, strict=True), threads)
     check_hounsfield(hu, source)
     if not all(header.has_rescale for header in slices):
         notes += ("RescaleSlope and RescaleIntercept are missing: stored numbers taken for HU",)

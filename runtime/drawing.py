@@ -55,13 +55,22 @@ class View:
             along.append(np.asarray(self.centre[axis] + offset_mm / self.grid.spacing_mm[2 - axis], dtype=np.float64))
         return index, along[0], along[1]
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Array axis that the view cuts across, and the index of the slice that it shows."""
+        return PLANES[self.plane][0], self._positions()[0]
+
     def sample(self, array: NDArray[Any], *, linear: bool) -> NDArray[Any]:
-        """`array` (z, y, x) on this view, (height, width); its lowest sensible value (air, False) outside the grid.
+        """`array` (z, y, x) on this view, (height, width); see `sample_slice`."""
+        axis, index = self.place
+        return self.sample_slice(np.take(array, index, axis=axis), linear=linear)
+
+    def sample_slice(self, flat: NDArray[Any], *, linear: bool) -> NDArray[Any]:
+        """The slice that is shown, on this view, (height, width); its lowest sensible value (air, False) outside it.
 
         Linear gives float32 of an int16 array; otherwise values of the nearest voxels, type kept.
         """
-        index, rows, columns = self._positions()
-        flat = np.take(array, index, axis=PLANES[self.plane][0])
+        _, rows, columns = self._positions()
         height, width = flat.shape
         inside = np.outer((rows > -0.5) & (rows < height - 0.5), (columns > -0.5) & (columns < width - 0.5))
         if not linear:

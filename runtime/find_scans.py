@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.dicom_slice import looks_like_dicom
+from runtime.dicom_mark import looks_like_dicom
 from runtime.errors import ScanError
 from runtime.scan_file import FORMATS, scan_stem, scan_suffix
 

@@ -42,7 +42,8 @@ from runtime.morphology import (
     signed_distance,
     touch,
 )
-from runtime.resample import linear_taps, resample
+from runtime.resample import Taps, linear_taps, resample
+from runtime.threads import in_threads
 
 if TYPE_CHECKING:
     from runtime.volume import Volume
@@ -60,7 +61,7 @@ class LungMask:
     """The lungs of one scan.
 
     The surface is held as signed distances on a coarse grid over the lungs' box; `mask` and `dilated` are made of
-    them on the volume's grid when first asked for, `sample` on any finer grid with the same axes.
+    them on the volume's grid when first asked for, `taps` leads to any finer grid with the same axes.
 
     Attributes:
         grid: the volume's grid.
@@ -103,28 +104,49 @@ class LungMask:
         ]
         return low[0], low[1], low[2], high[0], high[1], high[2]
 
-    def sample(
-        self,
-        distance: Floats,
-        start: tuple[float, float, float],
-        step: tuple[float, float, float],
-        shape: tuple[int, int, int],
-        threads: int = 1,
-    ) -> Bools:
-        """Where `distance` (one of the two arrays) is positive, on the grid start + step * index of volume voxels."""
-        taps = tuple(
+    def taps(
+        self, start: tuple[float, float, float], step: tuple[float, float, float], shape: tuple[int, int, int]
+    ) -> tuple[Taps, Taps, Taps]:
+        """For `resample` of the distances: to the grid start + step * index of volume voxels (z, y, x)."""
+        z, y, x = (
             linear_taps(n, (a - (f - 1) / 2) / f - c, s / f, m)
-            for n, a, s, m, f, c in zip(distance.shape, start, step, shape, self.factors, self.corner, strict=True)
+            for n, a, s, m, f, c in zip(
+                self.surface_mm.shape, start, step, shape, self.factors, self.corner, strict=True
+            )
         )
-        out = np.empty(shape, np.bool_)
-        resample(distance, (taps[0], taps[1], taps[2]), out, lambda flat, _: flat > 0, threads)
-        return out
+        return z, y, x
+
+    def mask_extent(self) -> list[tuple[float, float]]:
+        """First and last voxel of the mask along z, y, x of the volume's grid, to a coarse voxel."""
+        inside = self.surface_mm > 0
+        if not inside.any():
+            return [(0.0, n - 1.0) for n in self.grid.shape]
+        return [
+            (float((part.start + c) * f), float(min(n, (part.stop + c) * f) - 1))
+            for part, c, f, n in zip(box_of(inside), self.corner, self.factors, self.grid.shape, strict=True)
+        ]
+
+    def cut(self, which: str, axis: int, index: int) -> Bools:
+        """One slice of "mask" or "dilated" across an array axis, without making the rest."""
+        z, y, x = (slice(index, index + 1) if a == axis else slice(0, n) for a, n in enumerate(self.grid.shape))
+        distance = {"mask": self.surface_mm, "dilated": self.reach_mm}[which]
+        return np.asarray(np.take(self._part(distance, (z, y, x)), 0, axis), np.bool_)
 
     def _on_grid(self, distance: Floats) -> Bools:
-        whole = np.zeros(self.grid.shape, np.bool_)
-        z1, y1, x1, z2, y2, x2 = self.box_voxel()
-        part = self.sample(distance, (z1, y1, x1), (1, 1, 1), (z2 - z1, y2 - y1, x2 - x1))
-        whole[z1:z2, y1:y2, x1:x2] = part
+        z, y, x = (slice(0, n) for n in self.grid.shape)
+        return self._part(distance, (z, y, x))
+
+    def _part(self, distance: Floats, part: Box) -> Bools:
+        """Where `distance` is positive, in a part of the volume's grid."""
+        whole = np.zeros([p.stop - p.start for p in part], np.bool_)
+        box = self.box_voxel()
+        start = [max(p.start, low) for p, low in zip(part, box[:3], strict=True)]
+        stop = [min(p.stop, high) for p, high in zip(part, box[3:], strict=True)]
+        shape = [b - a for a, b in zip(start, stop, strict=True)]
+        if min(shape) > 0:
+            inner = whole[tuple(slice(a - p.start, b - p.start) for a, b, p in zip(start, stop, part, strict=True))]
+            taps = self.taps((start[0], start[1], start[2]), (1, 1, 1), (shape[0], shape[1], shape[2]))
+            resample(distance, taps, inner, lambda flat, _: flat > 0)
         return whole
 
 
@@ -133,12 +155,12 @@ def find_lungs(volume: "Volume", threads: int = 2) -> LungMask:
 
     Args:
         volume: a chest CT in canonical orientation; more of the body and a scan cropped to the lungs do as well.
-        threads: of the distance transforms.
+        threads: to compute with.
 
     Raises:
         ScanError: no lungs were found; the message names what was tried.
     """
-    coarse = coarsen(volume.hu, volume.grid)
+    coarse = coarsen(volume.hu, volume.grid, threads)
     found = search_lungs(coarse, threads)
     if found is None:
         raise ScanError(
@@ -155,7 +177,7 @@ def lungs_from_mask(mask: Bools, grid: Grid, threads: int = 2) -> LungMask:
     Args:
         mask: bool (z, y, x) on `grid`; right and left are told by its middle.
         grid: the volume's grid.
-        threads: of the distance transforms.
+        threads: to compute with.
     """
     factors, spacing = coarse_blocks(grid)
     percent = block_mean(mask.astype(np.int16) * np.int16(100), factors, 0, 100)
@@ -173,8 +195,13 @@ def _finish(grid: Grid, coarse: Coarse, sides: Sides, threads: int) -> LungMask:
     """Closed, filled, dilated."""
     spacing = coarse.spacing
     box = box_of(sides.right | sides.left, reach(DILATION_MM + max(spacing), spacing))
-    right, left = (_whole(lung[box], coarse.hu[box], sides.airway[box], spacing, threads) for lung in sides.lungs)
-    hull = hull_slices(right, HULL_LIMIT) | hull_slices(left, HULL_LIMIT)
+
+    def one(lung: Bools) -> tuple[Bools, Bools]:
+        whole = _whole(lung[box], coarse.hu[box], sides.airway[box], spacing)
+        return whole, hull_slices(whole, HULL_LIMIT)
+
+    (right, right_hull), (left, left_hull) = in_threads(one, sides.lungs, threads)
+    hull = right_hull | left_hull
     amounts = (float(right.sum()), float((left & ~right).sum()))
     return _mask(grid, coarse, box, right | left, hull, amounts, sides.notes, threads)
 
@@ -205,13 +232,13 @@ def _mask(
     )
 
 
-def _whole(air: Bools, hu: NDArray[np.int16], airway: Bools, spacing: Spacing, threads: int) -> Bools:
+def _whole(air: Bools, hu: NDArray[np.int16], airway: Bools, spacing: Spacing) -> Bools:
     """One lung without gaps: its surface brought to the pleura, closed, filled, airways out."""
     out = np.zeros(air.shape, np.bool_)
     if not air.any():
         return out
     box = box_of(air, (2, 2, 2))  # room for touch, so that only the scan's own faces are faces to close
     grown = air[box] | (touch(air[box]) & (hu[box] < SURFACE_HU) & ~airway[box])
-    closed = close(grown, CLOSING_MM, spacing, threads)
+    closed = close(grown, CLOSING_MM, spacing)
     out[box] = fill_holes(closed, HOLE_MM2 / (spacing[1] * spacing[2])) & ~airway[box]
     return out

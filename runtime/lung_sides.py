@@ -68,7 +68,7 @@ def part_lungs(
     trachea = find_trachea(inside, spacing, axis_x, (box[0].start, box[0].stop))
     airway = np.zeros(inside.shape, bool)
     if trachea is not None:
-        airway = dilate(grow_airway(hu, inside, trachea, spacing, threads), WALL_MM, spacing, threads)
+        airway = dilate(grow_airway(hu, inside, trachea, spacing, threads), WALL_MM, spacing)
     labels, counts = components(inside & ~airway)
     counts[0] = 0
     own = np.bincount(labels[chosen], minlength=len(counts))

@@ -1,7 +1,9 @@
 """Shape operations on coarse boolean volumes, in millimetres.
 
 Everything here works on the 2 mm grid of the lung mask: distances by exact Euclidean transforms (edt), components by
-cc3d, both of which know anisotropic voxels. Arrays are (z, y, x); `spacing` is given in the array's order (z, y, x).
+cc3d, both of which know anisotropic voxels. Where only "nearer than so much?" is asked, the squared distance is built
+up to that radius and no further (`within`), in 16 bits: a third of the time of the whole transform. Arrays are
+(z, y, x); `spacing` is given in the array's order (z, y, x).
 """
 
 from typing import Any
@@ -22,26 +24,57 @@ FAR_MM = 1e4
 
 def depth(mask: Bools, spacing: Spacing, threads: int = 1) -> Floats:
     """Distance in mm of each voxel of the mask to the nearest centre outside it; 0 outside. Infinite if nothing is."""
-    return np.asarray(
-        edt.edt(np.ascontiguousarray(mask), anisotropy=spacing, black_border=False, parallel=threads), np.float32
-    )
+    return _distances(np.ascontiguousarray(mask).view(np.uint8), spacing, threads)
 
 
 def signed_distance(mask: Bools, spacing: Spacing, threads: int = 1) -> Floats:
     """Distance in mm to the mask's surface, which runs half-way between the centres: positive inside."""
-    inside = depth(mask, spacing, threads)
-    outside = depth(~mask, spacing, threads)
-    half = 0.5 * min(spacing)
+    # with a label for either side one transform gives both distances
+    away = _distances(mask.view(np.uint8) + np.uint8(1), spacing, threads)
+    away -= np.float32(0.5 * min(spacing))
     # finite where the mask is all or nothing, since infinity cannot be interpolated
-    return np.asarray(np.clip(np.where(mask, inside - half, half - outside), -FAR_MM, FAR_MM), np.float32)
+    np.minimum(away, np.float32(FAR_MM), out=away)
+    np.negative(away, out=away, where=~mask)
+    return away
 
 
-def dilate(mask: Bools, radius_mm: float, spacing: Spacing, threads: int = 1) -> Bools:
+def _distances(labels: NDArray[np.uint8], spacing: Spacing, threads: int) -> Floats:
+    # bytes: of booleans edt takes half as long again
+    return np.asarray(edt.edt(labels, anisotropy=spacing, black_border=False, parallel=threads), np.float32)
+
+
+_FAR_SQUARE = 32767
+"""Stands for every square beyond the radius; twice that still fits into 16 bits."""
+
+
+def within(mask: Bools, radius_mm: float, spacing: Spacing) -> Bools:
+    """All voxels whose centre is no further than `radius_mm` from one of the mask's.
+
+    Squared distances, axis after axis: the least of the neighbours' squares along the axis plus that of the step
+    between. They are rounded to 1 / 32000 of the radius' square, so only voxels at just that distance are in doubt.
+    """
+    unit = (_FAR_SQUARE - 767) / radius_mm**2
+    squares = np.where(mask, np.uint16(0), np.uint16(_FAR_SQUARE))
+    more = np.empty_like(squares)
+    for axis in (2, 1, 0):
+        nearest = squares.copy()
+        for steps in range(1, min(int(radius_mm / spacing[axis]) + 1, mask.shape[axis])):
+            np.add(squares, np.uint16(round((steps * spacing[axis]) ** 2 * unit)), out=more)
+            ahead: list[slice] = [slice(None)] * 3
+            behind: list[slice] = [slice(None)] * 3
+            ahead[axis], behind[axis] = slice(steps, None), slice(None, -steps)
+            for here, there in ((tuple(ahead), tuple(behind)), (tuple(behind), tuple(ahead))):
+                np.minimum(nearest[here], more[there], out=nearest[here])
+        squares = nearest
+    return np.asarray(squares <= np.uint16(round(radius_mm**2 * unit)))
+
+
+def dilate(mask: Bools, radius_mm: float, spacing: Spacing) -> Bools:
     """All voxels within `radius_mm` of the mask."""
     out = mask.copy()
     if mask.any():
         box = box_of(mask, reach(radius_mm, spacing))
-        out[box] = depth(~mask[box], spacing, threads) <= radius_mm
+        out[box] = within(mask[box], radius_mm, spacing)
     return out
 
 
@@ -64,7 +97,7 @@ def reach(radius_mm: float, spacing: Spacing) -> tuple[int, int, int]:
     return z, y, x
 
 
-def close(mask: Bools, radius_mm: float, spacing: Spacing, threads: int = 1) -> Bools:
+def close(mask: Bools, radius_mm: float, spacing: Spacing) -> Bools:
     """Closing with a ball: fills what a ball of that radius rolling over the outside cannot reach.
 
     What touches one of the volume's faces is taken to go on beyond it, so that a lung cut off by the scan stays whole
@@ -80,8 +113,8 @@ def close(mask: Bools, radius_mm: float, spacing: Spacing, threads: int = 1) -> 
             widths = [(0, 0)] * 3
             widths[axis] = (0, pad[axis]) if side else (pad[axis], 0)
             wide = np.pad(wide, widths, mode="edge" if at_face else "constant")
-    grown = depth(~wide, spacing, threads) <= radius_mm
-    shrunk = depth(grown, spacing, threads) > radius_mm
+    grown = within(wide, radius_mm, spacing)
+    shrunk = ~within(~grown, radius_mm, spacing)
     out = mask.copy()
     out[box] |= shrunk[tuple(slice(n, -n) for n in pad)]
     return out

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime.drawing import LINE_PX, PLANES, TEXT_COLOUR, Colour, Sheet, View, draw_box, draw_contour, whole_slice
 from runtime.findings import Finding
@@ -84,7 +83,7 @@ def draw_mask(path: str | Path, volume: "Volume", lungs: "LungMask", *, slices: 
     Args:
         path: the PNG to write.
         volume: the scan in canonical orientation.
-        lungs: `mask` and `dilated`, bool (z, y, x) on the volume's grid.
+        lungs: of this volume; only the slices that are shown are made of it.
         slices: axial slices, from the lowest to the highest.
 
     Returns:
@@ -98,9 +97,8 @@ def draw_mask(path: str | Path, volume: "Volume", lungs: "LungMask", *, slices: 
     head = [volume.seriesuid, f"lungs {lungs.volume_ml:.0f} ml   green: mask   orange: dilated, what is searched"]
     wrapped = [piece for text in lungs.fallbacks for piece in textwrap.wrap(f"fallback: {text}", 150)]
     top = 6 + LINE_PX * (len(head) + len(wrapped)) + 4
-    mask, dilated = lungs.mask, lungs.dilated
     depth = volume.grid.shape[0]
-    box = _box_of(mask)
+    box = lungs.mask_extent()
     middle = [(first + last) / 2 for first, last in box]
     places = [("axial", z) for z in np.unique(np.round(np.linspace(0, depth - 1, min(slices, depth))))]
     for plane, shares in (("coronal", (0.25, 0.5, 0.75)), ("sagittal", (0.25, 0.75))):
@@ -116,8 +114,8 @@ def draw_mask(path: str | Path, volume: "Volume", lungs: "LungMask", *, slices: 
         sheet.text(5 + number * LINE_PX, gap, line, TEXT_COLOUR if number < len(head) else _hex(ORANGE))
     for number, view in enumerate(cuts):
         picture = view.grey(volume.hu)
-        draw_contour(picture, view.sample(dilated, linear=False), ORANGE)
-        draw_contour(picture, view.sample(mask, linear=False), GREEN)
+        for which, colour in (("dilated", ORANGE), ("mask", GREEN)):
+            draw_contour(picture, view.sample_slice(lungs.cut(which, *view.place), linear=False), colour)
         row, column = top + number // columns * (size + gap), gap + number % columns * (size + gap)
         sheet.put(picture, row, column)
         through = PLANES[view.plane][0]
@@ -125,16 +123,6 @@ def draw_mask(path: str | Path, volume: "Volume", lungs: "LungMask", *, slices: 
         sheet.label(row, column, size, f"{name} {view.centre[through]:.0f}")
     sheet.save(Path(path))
     return Path(path)
-
-
-def _box_of(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """First and last voxel of the mask along z, y, x, to within three; the whole array if the mask is empty."""
-    sparse = mask[::4, ::4, ::4]
-    found: list[tuple[float, float]] = []
-    for axis in range(3):
-        hit = np.flatnonzero(sparse.any(axis=tuple(a for a in range(3) if a != axis)))
-        found.append((4.0 * hit[0], 4.0 * hit[-1]) if len(hit) else (0.0, mask.shape[axis] - 1.0))
-    return found
 
 
 def _hex(colour: Colour) -> str:

@@ -11,6 +11,13 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
+def uncaptured() -> Iterator[None]:
+    """Within it no other thread captures what is printed: for progress and errors of a program that reads meanwhile."""
+    with _LOCK:
+        yield
+
+
+@contextmanager
 def captured_prints() -> Iterator[list[str]]:
     """Catch what is written to the process's error output (file descriptor 2), by C++ too.
 

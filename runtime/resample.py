@@ -6,13 +6,14 @@ each slice into its final type while it is still in the cache. Direction cosines
 their axes.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.threads import chunks, in_threads
 
 # The triangle grows wider than the input's own spacing once an output step is more than 4/3 of it; from there on
 # the noise of the result no longer depends on how thin the input's voxels were (0.5 mm to 1 mm: standard deviation
@@ -83,43 +84,55 @@ def resample(
         finish: turns a (y, x) float32 slice, which it may change in place, into what `out` holds.
         threads: slices made at the same time.
     """
+
+    def some(part: range) -> None:
+        for k, flat in zip(part, slices(array, taps, part), strict=True):
+            out[k] = finish(flat, k)
+
+    in_threads(some, chunks(out.shape[0], threads), threads)
+
+
+def slices(array: NDArray[Any], taps: tuple[Taps, Taps, Taps], part: range) -> Iterator[NDArray[np.float32]]:
+    """Slices `part` of the resampled array, one after the other, each float32 (y, x) that the caller may change."""
     z, y, x = taps
     (y1, y2), (x1, x2) = y.span, x.span
-
-    def one(k: int) -> None:
-        flat = _weighted([array[i, y1:y2, x1:x2] for i in z.index[:, k]], z.weight[:, k])
-        rows = _along(flat, y.index - y1, y.weight, 0)
-        out[k] = finish(_along(rows, x.index - x1, x.weight, 1), k)
-
-    if threads <= 1:
-        for k in range(out.shape[0]):
-            one(k)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(one, range(out.shape[0])):
-            pass
+    plane = _Plane(y, x)
+    for k in part:
+        yield plane(_mixed([array[i, y1:y2, x1:x2] for i in z.index[:, k]], z.weight[:, k]))
 
 
-def _weighted(slices: list[NDArray[Any]], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+class _Plane:
+    """Resamples slices along y and x. Either way whole rows are picked, which is copying, so x is made of the
+    transposed slice; the result is a transposed view."""
+
+    def __init__(self, y: Taps, x: Taps) -> None:
+        self._steps = [(t.index - t.span[0], np.ascontiguousarray(t.weight)[:, :, None]) for t in (y, x)]
+        self._picked: list[NDArray[np.float32] | None] = [None, None]
+
+    def __call__(self, flat: NDArray[Any]) -> NDArray[np.float32]:
+        for number, (index, weight) in enumerate(self._steps):
+            flat = np.ascontiguousarray(flat, np.float32)
+            picked = self._picked[number]
+            if picked is None:
+                picked = self._picked[number] = np.empty((index.shape[1], flat.shape[1]), np.float32)
+            total = np.take(flat, index[0], axis=0, mode="clip")
+            total *= weight[0]
+            for i, w in zip(index[1:], weight[1:], strict=True):
+                np.take(flat, i, axis=0, out=picked, mode="clip")
+                np.multiply(picked, w, out=picked)
+                total += picked
+            flat = total.T
+        return flat
+
+
+def _mixed(planes: Sequence[NDArray[Any]], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The weighted sum of slices; those of no weight are not looked at."""
     total: NDArray[np.float32] | None = None
-    for one, w in zip(slices, weight, strict=True):
+    for one, w in zip(planes, weight, strict=True):
         if w == 0:
             continue
         part = np.multiply(one, w, dtype=np.float32)
         total = part if total is None else np.add(total, part, out=total)
-    if total is None:  # cannot happen: the weights of a column add up to 1
-        return np.zeros(slices[0].shape, np.float32)
-    return total
-
-
-def _along(
-    flat: NDArray[np.float32], index: NDArray[np.intp], weight: NDArray[np.float32], axis: int
-) -> NDArray[np.float32]:
-    total: NDArray[np.float32] | None = None
-    for i, w in zip(index, weight, strict=True):
-        part = np.take(flat, i, axis=axis, mode="clip")
-        part *= w[:, None] if axis == 0 else w
-        total = part if total is None else np.add(total, part, out=total)
-    if total is None:  # cannot happen, as above
-        return flat
+    if total is None:
+        raise ValueError("the weights of an output slice are all 0")  # cannot happen: they add up to 1
     return total

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from runtime.errors import ScanError
@@ -61,7 +60,7 @@ def scan_stem(path: Path) -> str:
     return path.name[: -len(suffix)] if suffix else path.stem
 
 
-def read_scan_file(path: Path) -> StoredScan:
+def read_scan_file(path: Path, threads: int = 1) -> StoredScan:
     """Read a scan of one file (or of a header and its voxel file).
 
     Raises:
@@ -79,13 +78,15 @@ def read_scan_file(path: Path) -> StoredScan:
     except OSError as error:
         raise ScanError(f"{name}: cannot be read: {error.strerror or error}") from None
     notes = storage.notes + check_grid(grid, name)
-    hu = read_stored(storage)
+    hu = read_stored(storage, threads)
     check_hounsfield(hu, name)
     return StoredScan(hu, grid, scan_stem(path), notes)
 
 
 def _read_grid(path: Path, shape: tuple[int, int, int]) -> Grid:
     """The geometry as ITK understands it; reads the header alone."""
+    import SimpleITK  # here, so that scans can be looked for and a model loaded meanwhile
+
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     with captured_prints() as printed:

@@ -2,10 +2,9 @@
 
 The readers of the headers say where the voxels lie and how they are written (`Storage`); this reads them. It is done
 here and not by ITK because ITK takes twice the time and the memory, fills up what a truncated file lacks without a
-word, and prints to the terminal where it does notice.
+word, and prints to the terminal where it does notice. Inflating is ISA-L's, which takes 0.6 of the time of zlib.
 """
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -13,10 +12,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from runtime.errors import ScanError
 from runtime.hounsfield import put_hu
+from runtime.threads import ahead
 
 MAX_VOXELS = 2**31
 """1024 x 1024 x 2048: twice as many as the largest scan in use, 4 GiB as int16."""
@@ -29,6 +30,9 @@ PIECE_BYTES = 1 << 17
 
 MAX_DEFLATE_RATIO = 1032
 """Deflate cannot make more than this of one byte, so a header that promises more is wrong."""
+
+
+INFLATE_ERROR: type[Exception] = vars(isal_zlib)["error"]  # its stub does not say that it is an exception
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,10 @@ def check_shape(shape: tuple[int, ...], source: str, field: str) -> tuple[int, i
     return z, y, x
 
 
-def read_stored(storage: Storage) -> NDArray[np.int16]:
+def read_stored(storage: Storage, threads: int = 1) -> NDArray[np.int16]:
     """The voxels as (z, y, x) int16 HU, in the stored orientation; for a storage that `check_length` has passed.
+
+    With two threads one inflates while the other converts.
 
     Raises:
         ScanError: a file that is unreadable, shorter or longer than the header says, or damaged.
@@ -90,12 +96,13 @@ def read_stored(storage: Storage) -> NDArray[np.int16]:
     try:
         with path.open("rb") as file:
             hu = np.empty(storage.shape, dtype=np.int16)
-            _fill(storage, _pieces(storage, file), hu.reshape(-1))
+            pieces = _pieces(storage, file)
+            _fill(storage, ahead(pieces, threads) if storage.compression else pieces, hu.reshape(-1))
     except OSError as error:
         raise ScanError(f"{source}: {path.name} cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise ScanError(f"{source}: no memory for {prod(storage.shape) * 2 / 2**30:.1f} GiB of voxels") from None
-    except zlib.error as error:
+    except INFLATE_ERROR as error:
         raise ScanError(
             f"{source}: the compressed voxels in {path.name} are damaged ({str(error).split(': ')[-1]}); "
             f"copy or convert the scan again"
@@ -159,15 +166,15 @@ def _pieces(storage: Storage, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _inflate(file: BinaryIO, gzip: bool) -> Iterator[bytes]:
-    """Inflate a zlib stream, or one or several gzip members; their checksums are verified by zlib."""
+    """Inflate a zlib stream, or one or several gzip members; their checksums are verified by it."""
     window_bits = 31 if gzip else 15
-    inflater = zlib.decompressobj(window_bits)
+    inflater = isal_zlib.decompressobj(window_bits)
     while piece := file.read(PIECE_BYTES):
         while piece:
             if inflater.eof:
                 if not gzip or piece[:1] != b"\x1f":  # whatever follows is no part of the stream
                     return
-                inflater = zlib.decompressobj(window_bits)
+                inflater = isal_zlib.decompressobj(window_bits)
             # the limit keeps a bomb from filling memory: one piece may inflate a thousandfold
             yield inflater.decompress(piece, PIECE_BYTES * 8)
             piece = inflater.unused_data if inflater.eof else inflater.unconsumed_tail

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.dicom import read_dicom_series
 from runtime.find_scans import ScanSource, find_scan
 from runtime.grid import Grid
 from runtime.scan_file import read_scan_file
@@ -35,7 +34,7 @@ class Volume:
     notes: tuple[str, ...] = ()
 
 
-def read_volume(source: str | Path | ScanSource) -> Volume:
+def read_volume(source: str | Path | ScanSource, threads: int = 1) -> Volume:
     """Read a whole scan.
 
     Memory: the int16 voxels, twice if the file's axes have to be turned.
@@ -43,12 +42,18 @@ def read_volume(source: str | Path | ScanSource) -> Volume:
     Args:
         source: a .mhd, .mha, .nii, .nii.gz or .nrrd file, a folder with the DICOM files of one CT series,
             FOLDER#SeriesInstanceUID where there are several, or what `find_scans` found.
+        threads: to compute with.
 
     Raises:
         ScanError: a scan that cannot be read whole and trusted; one line that says why and what to do.
     """
     scan = source if isinstance(source, ScanSource) else find_scan(source)
-    stored = read_dicom_series(scan.path, scan.seriesuid) if scan.kind == "dicom" else read_scan_file(scan.path)
+    if scan.kind == "dicom":
+        from runtime.dicom import read_dicom_series  # pydicom takes half a second to import
+
+        stored = read_dicom_series(scan.path, scan.seriesuid, threads)
+    else:
+        stored = read_scan_file(scan.path, threads)
     permutation, flips = stored.grid.to_canonical()
     flipped = tuple(axis for axis, flip in enumerate(flips) if flip)
     hu = np.ascontiguousarray(np.flip(np.transpose(stored.hu, permutation), flipped))

@@ -15,7 +15,8 @@ from runtime.errors import ScanError
 from runtime.grid import Grid
 from runtime.lung_mask import LungMask
 from runtime.morphology import Bools
-from runtime.resample import linear_taps, resample
+from runtime.resample import linear_taps, slices
+from runtime.threads import chunks, in_threads
 
 if TYPE_CHECKING:
     from runtime.volume import Volume
@@ -53,7 +54,9 @@ def window(hu: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def blank(voxels: NDArray[np.uint8], lung: Bools, dilated: Bools) -> None:
     """In place: 170 outside the dilated lungs and where the rim (dilated and not lung) is brighter than 210."""
-    voxels[~dilated | (~lung & (voxels > BONE))] = OUTSIDE
+    rim_bone = voxels > BONE
+    rim_bone &= ~lung
+    np.copyto(voxels, np.uint8(OUTSIDE), where=rim_bone | ~dilated)
 
 
 def working_grid(
@@ -105,11 +108,18 @@ def make_working_volume(volume: "Volume", lungs: LungMask, margin_mm: float = 2.
     work, start = working_grid(volume.grid, lungs.box_voxel(), margin_mm)
     step = [VOXEL_MM / s for s in reversed(volume.grid.spacing_mm)]
     taps = [linear_taps(n, a, s, m) for n, a, s, m in zip(volume.grid.shape, start, step, work.shape, strict=True)]
-    voxels = np.empty(work.shape, np.uint8)
-    resample(volume.hu, (taps[0], taps[1], taps[2]), voxels, lambda flat, _: window(flat), threads)
-    begin = (float(start[0]), float(start[1]), float(start[2]))
-    steps = (step[0], step[1], step[2])
-    lung = lungs.sample(lungs.surface_mm, begin, steps, work.shape, threads)
-    dilated = lungs.sample(lungs.reach_mm, begin, steps, work.shape, threads)
-    blank(voxels, lung, dilated)
+    scan = (taps[0], taps[1], taps[2])
+    coarse = lungs.taps((float(start[0]), float(start[1]), float(start[2])), (step[0], step[1], step[2]), work.shape)
+    voxels, dilated = np.empty(work.shape, np.uint8), np.empty(work.shape, np.bool_)
+
+    def some(part: range) -> None:
+        makers = (slices(volume.hu, scan, part), slices(lungs.surface_mm, coarse, part))
+        reach = slices(lungs.reach_mm, coarse, part)
+        for k, flat, surface, far in zip(part, *makers, reach, strict=True):
+            voxels[k] = window(flat)
+            np.greater(far, 0, out=dilated[k])
+            blank(voxels[k], surface > 0, dilated[k])
+
+    # each slice is finished while it is in the cache
+    in_threads(some, chunks(work.shape[0], threads), threads)
     return WorkingVolume(voxels, dilated, work)

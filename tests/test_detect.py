@@ -12,8 +12,9 @@ import pytest
 from conftest import ROOT
 
 from runtime.budget import Budget
-from runtime.detect import Detector, Settings, detect_all
+from runtime.detect import Detector, Settings
 from runtime.network_input import STRIDE
+from runtime.pipeline import detect_all
 from train.phantom import Phantom, make_phantom, write_phantom
 
 

@@ -13,7 +13,7 @@ from runtime.errors import ScanError
 from runtime.grid import Grid
 from runtime.lung_mask import LungMask, find_lungs, lungs_from_mask
 from runtime.lung_rules import axis_distance_mm, find_pieces, is_gas, split_two
-from runtime.morphology import close, depth, dilate, fill_holes, hull_slices, signed_distance
+from runtime.morphology import close, depth, dilate, fill_holes, hull_slices, signed_distance, within
 
 SPACING = (3.0, 3.0, 3.0)
 SHAPE = (100, 90, 120)  # 300 x 270 x 360 mm
@@ -67,6 +67,18 @@ def test_ordinary_chest() -> None:
     assert not lungs.mask[TRACHEA].any()
     assert lungs.mask.shape == lungs.dilated.shape == SHAPE
     assert lungs.dilated[lungs.mask].all()
+
+
+def test_cuts_are_slices_of_the_masks() -> None:
+    lungs = find_lungs(volume_of(chest()))
+    for axis in range(3):
+        for index in (0, 30, 55, SHAPE[axis] - 1):
+            assert (lungs.cut("mask", axis, index) == np.take(lungs.mask, index, axis)).all()
+            assert (lungs.cut("dilated", axis, index) == np.take(lungs.dilated, index, axis)).all()
+    for (first, last), axes in zip(lungs.mask_extent(), ((1, 2), (0, 2), (0, 1)), strict=True):
+        hits = np.flatnonzero(lungs.mask.any(axis=axes))
+        assert first <= hits[0] <= first + 2
+        assert last - 2 <= hits[-1] <= last
 
 
 def test_dilation_reaches_ten_millimetres() -> None:
@@ -342,6 +354,15 @@ def test_axis_distance_counts_large_slices_only() -> None:
 
 def test_one_ball_is_not_split() -> None:
     assert split_two(ball((150, 135, 105), (80, 70, 60)), SPACING) is None
+
+
+@pytest.mark.parametrize("spacing", [(2.5, 2.0, 2.1), (8.0, 1.9, 1.9), (2.0, 2.0, 2.0)])
+def test_nearness_is_that_of_the_whole_distance_transform(spacing: Any) -> None:
+    mask = np.random.default_rng(1).random((20, 50, 60)) > 0.999
+    whole = depth(~mask, spacing)
+    for radius in (1.0, 4.7, 10.0, 15.0):
+        differ = within(mask, radius, spacing) != (whole <= radius)
+        assert (np.abs(whole[differ] - radius) < 0.02).all()  # ties alone
 
 
 def test_morphology_is_in_millimetres() -> None:

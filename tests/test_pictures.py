@@ -134,11 +134,25 @@ def test_without_findings_there_is_still_a_picture(tmp_path: Path) -> None:
     assert png_size(draw_findings(tmp_path / "f.png", scan, ()))[0] > 1000
 
 
+class Known:
+    """Lungs whose masks are given."""
+
+    def __init__(self, mask: Any, dilated: Any, fallbacks: Any, volume_ml: float) -> None:
+        self.mask, self.dilated, self.fallbacks, self.volume_ml = mask, dilated, fallbacks, volume_ml
+
+    def mask_extent(self) -> list[tuple[float, float]]:
+        hits = np.nonzero(self.mask) if self.mask.any() else np.indices(self.mask.shape)
+        return [(float(along.min()), float(along.max())) for along in hits]
+
+    def cut(self, which: str, axis: int, index: int) -> Any:
+        return np.take(getattr(self, which), index, axis)
+
+
 def test_mask_sheet_of_ordinary_empty_and_tiny_scans(tmp_path: Path) -> None:
     inside = ball((0, 0, 50), 30)
     scan = volume(np.where(inside, -800, 40).astype(np.int16))
     texts = ("a very long sentence " * 20, "two")
-    lungs: Any = SimpleNamespace(mask=inside, dilated=ball((0, 0, 50), 40), fallbacks=texts, volume_ml=14.1)
+    lungs: Any = Known(inside, ball((0, 0, 50), 40), fallbacks=texts, volume_ml=14.1)
     wide, high = png_size(draw_mask(tmp_path / "m.png", scan, lungs))
     lungs.fallbacks = ()
     assert png_size(draw_mask(tmp_path / "n.png", scan, lungs))[1] < high
@@ -155,7 +169,7 @@ def test_contours_are_in_the_file(tmp_path: Path) -> None:
 
     inside = ball((0, 0, 50), 30)
     scan = volume(np.full(GRID.shape, -800, dtype=np.int16))
-    lungs: Any = SimpleNamespace(mask=inside, dilated=ball((0, 0, 50), 40), fallbacks=(), volume_ml=14.1)
+    lungs: Any = Known(inside, ball((0, 0, 50), 40), fallbacks=(), volume_ml=14.1)
     pixels = np.round(imread(draw_mask(tmp_path / "m.png", scan, lungs)) * 255).astype(int)[..., :3]
     assert (pixels == (60, 230, 110)).all(axis=-1).sum() > 500
     assert (pixels == (255, 140, 40)).all(axis=-1).sum() > 500

@@ -1,0 +1,237 @@
+"""Many scans, one model: while the network runs on one scan the next is read and masked, and the one before is drawn
+and written.
+
+Reading takes one thread beside the network's; so does drawing. All of them share the cores of the budget (the command
+line holds the process to them, see `cores`), which are then never idle while one thread of a stage works alone. It is
+done where there are two cores or more, and where memory allows: a plan of several windows means that memory is short,
+and then, as on one core, one scan is finished before the next is begun. Results are the same either way.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from caffe_models.errors import Rpn3dError
+from runtime.budget import format_memory
+from runtime.deadline import Deadline
+from runtime.detect import Detector
+from runtime.errors import ScanError
+from runtime.find_scans import ScanSource, find_scans
+from runtime.outputs import ResultFolder, ScanResult, as_content
+from runtime.plan import DEFAULT_MARGIN, Plan
+from runtime.quiet import uncaptured
+from runtime.report_table import print_report
+from runtime.scan_stages import Prepared, prepare
+from runtime.tiling import HeadOutput
+
+AHEAD_SHARE = 3.0
+"""Memory of reading a scan ahead, in sizes of the scan before it: its voxels, the lungs, buffers, and one not yet
+written."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of all scans of one call.
+
+    Attributes:
+        results: in the order of the work.
+        failures: (scan, one line).
+        unfinished: scans that were not begun because of the deadline.
+        given_up: one sentence for each thing given up for the deadline.
+    """
+
+    results: tuple[ScanResult, ...]
+    failures: tuple[tuple[str, str], ...]
+    unfinished: tuple[str, ...] = ()
+    given_up: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "results": [as_content(result) for result in self.results],
+            "failures": [{"source": source, "error": error} for source, error in self.failures],
+            "unfinished": list(self.unfinished),
+            "given_up": list(self.given_up),
+        }
+
+
+def detect_all(
+    detector: Detector,
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    report: TextIO | None = None,
+    say: Say = lambda text: None,
+    complain: Say = lambda text: None,
+    deadline_s: float = float("inf"),
+    overlap: bool = True,
+) -> Outcome:
+    """Detect in every scan found under `paths`; a scan that fails is named, and the others still run.
+
+    A scan's files and the CSV of all scans so far are written as soon as it is done, so that an interrupted run leaves
+    them whole.
+
+    Args:
+        detector: the model.
+        paths: files, DICOM folders, or folders of scans.
+        out: folder for the results.
+        report: where the ranked lists are printed as they come; None: nowhere.
+        say: takes one line of progress at a time.
+        complain: takes one line for each scan that failed.
+        deadline_s: seconds for all of them, from now; see `deadline`.
+        overlap: whether to work on several scans at a time where cores and memory allow it.
+
+    Raises:
+        NetError: the model cannot be loaded.
+    """
+    folder = ResultFolder(out)
+    failures: list[tuple[str, str]] = []
+    sources: list[ScanSource] = []
+
+    def tell(how: Say, text: str) -> None:
+        with uncaptured():
+            how(text)
+
+    for path in paths:
+        try:
+            sources += [s for s in find_scans([path]) if s not in sources]
+        except ScanError as error:
+            failures.append((str(path), str(error)))
+            complain(f"rpn3d: {error}")
+    run = _Run(detector, sources, folder, Deadline(deadline_s, len(sources)), overlap)
+    results: list[ScanResult] = []
+
+    def collect(source: ScanSource, future: "Future[ScanResult]") -> None:
+        try:
+            result = future.result()
+        except Rpn3dError as error:
+            failures.append((str(source.path), str(error)))
+            tell(complain, f"rpn3d: {error}")
+            return
+        results.append(result)
+        if report is not None:
+            print_report(result, stream=report)
+
+    try:
+        detector.wait()  # a model that cannot be loaded ends the run
+        for number, source in enumerate(sources, 1):
+            if number > 1 and run.deadline.too_late():
+                run.settle(collect)
+                break
+            tell(say, f"[{number}/{len(sources)}] {source}")
+            before = len(run.deadline.given_up)
+            run.one(number - 1, collect)
+            for text in run.deadline.given_up[before:]:
+                tell(say, f"rpn3d: for the deadline: {text}")
+        run.settle(collect)
+    finally:
+        run.close()
+    folder.write_csv()
+    unfinished = tuple(str(source) for source in sources[run.begun :])
+    for source_name in unfinished:
+        tell(complain, f"rpn3d: {source_name}: not searched: the deadline came first")
+    return Outcome(tuple(results), tuple(failures), unfinished, tuple(run.deadline.given_up))
+
+
+Collect = Callable[[ScanSource, "Future[ScanResult]"], None]
+
+
+class _Run:
+    """The scans of one call on their way: at most one ahead of the network, and one behind it."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        sources: Sequence[ScanSource],
+        folder: ResultFolder,
+        deadline: Deadline,
+        overlap: bool,
+    ) -> None:
+        self._detector, self._sources, self._folder, self.deadline = detector, sources, folder, deadline
+        self._cpus = detector.settings.budget.cpus
+        self._overlap = overlap and self._cpus > 1
+        self._reader = ThreadPoolExecutor(1, "rpn3d-read")
+        self._writer = ThreadPoolExecutor(1, "rpn3d-write")
+        self._ahead: tuple[int, Future[Prepared]] | None = None
+        self._behind: tuple[int, Future[ScanResult]] | None = None
+        self.begun = 0
+        if sources:
+            self._read_ahead(0, self._cpus)  # the model is still being loaded
+
+    def one(self, number: int, collect: Collect) -> None:
+        """Take scan `number` through the network, and leave its drawing and writing to be settled."""
+        self.begun = number + 1
+        source = self._sources[number]
+        try:
+            scan = self._prepared(number, collect)
+            plan = self._plan(scan, collect)
+            notes = self._read_next(number, scan, plan)
+            head = self._detector.run(scan, plan)
+        except Rpn3dError as error:
+            self.settle(collect)
+            failed: Future[ScanResult] = Future()
+            failed.set_exception(error)
+            collect(source, failed)
+            return
+        self.settle(collect)
+        notes += (f"margin of {plan.margin_voxel} voxels for the deadline",) * (plan.margin_voxel != DEFAULT_MARGIN)
+        self._behind = number, self._writer.submit(self._finish, scan, plan, head, notes)
+        if not self._overlap or self._ahead is None:
+            self.settle(collect)
+
+    def settle(self, collect: Collect) -> None:
+        """Wait for the scan that is being drawn and written, and hand it to `collect`."""
+        if self._behind is None:
+            return
+        number, future = self._behind
+        self._behind = None
+        future.exception()  # waits
+        self.deadline.scan_done(number + 1)
+        collect(self._sources[number], future)
+
+    def close(self) -> None:
+        """Begin nothing more, and let what is being written end."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
+        self._writer.shutdown(wait=True)
+
+    def _prepared(self, number: int, collect: Collect) -> Prepared:
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead[0] != number:
+            return prepare(self._sources[number], self._cpus)
+        if not ahead[1].done():
+            self.settle(collect)  # a scan that is slow to read holds up no result
+        return ahead[1].result()
+
+    def _plan(self, scan: Prepared, collect: Collect) -> Plan:
+        margin = DEFAULT_MARGIN // 2 if self.deadline.half_margin else DEFAULT_MARGIN
+        if self._behind is not None:
+            try:
+                plan = self._detector.plan(scan, margin)
+                if len(plan.windows) <= 1:
+                    return plan
+            except Rpn3dError:
+                pass
+            self.settle(collect)  # what it holds is then free
+        return self._detector.plan(scan, margin)
+
+    def _read_next(self, number: int, scan: Prepared, plan: Plan) -> tuple[str, ...]:
+        """Begin to read the next scan, if there is one and memory allows it; else a note why not."""
+        if not self._overlap or number + 1 == len(self._sources):
+            return ()
+        needed = plan.predicted_peak_bytes + int(AHEAD_SHARE * scan.volume.hu.nbytes)
+        allowed = self._detector.settings.budget.memory_bytes
+        if len(plan.windows) <= 1 and needed <= allowed:
+            self._read_ahead(number + 1, 1)
+            return ()
+        return (f"the next scan was not read meanwhile: that takes more than {format_memory(allowed)}",)
+
+    def _read_ahead(self, number: int, threads: int) -> None:
+        self._ahead = number, self._reader.submit(prepare, self._sources[number], threads)
+
+    def _finish(self, scan: Prepared, plan: Plan, head: HeadOutput, notes: tuple[str, ...]) -> ScanResult:
+        pictures = self._detector.settings.pictures and self.deadline.pictures
+        return self._detector.finish(scan, plan, head, self._folder, pictures, notes)

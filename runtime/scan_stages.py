@@ -1,0 +1,89 @@
+"""The stages of one scan as plain functions: file -> lungs at 1 mm -> (network) -> findings -> files.
+
+Each takes what the one before made and adds its seconds to the scan's `Stopwatch`; none knows of other scans. What runs
+beside what is `pipeline`'s business.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from runtime.candidates import decode, nms
+from runtime.find_scans import ScanSource
+from runtime.findings import Finding, to_findings
+from runtime.lung_mask import LungMask, find_lungs
+from runtime.outputs import ResultFolder
+from runtime.tiling import HeadOutput
+from runtime.volume import Volume, read_volume
+from runtime.working_volume import WorkingVolume, make_working_volume
+
+
+class Stopwatch:
+    """Seconds by stage, in the order the stages were first entered."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to stage `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scan that is ready for the network."""
+
+    volume: Volume
+    lungs: LungMask
+    working: WorkingVolume
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+def prepare(source: ScanSource, threads: int) -> Prepared:
+    """Read the scan, find the lungs, resample their box.
+
+    Raises:
+        ScanError: the scan cannot be read, or holds no lungs.
+    """
+    watch = Stopwatch()
+    with watch.stage("read"):
+        volume = read_volume(source, threads)
+    with watch.stage("mask"):
+        lungs = find_lungs(volume, threads)
+    with watch.stage("resample"):
+        working = make_working_volume(volume, lungs, threads=threads)
+    return Prepared(volume, lungs, working, watch)
+
+
+def findings_of(scan: Prepared, head: HeadOutput, threshold: float, max_per_scan: int) -> tuple[Finding, ...]:
+    """What the network's output says: decoded, doubles removed, ranked, in the patient's millimetres."""
+    with scan.watch.stage("decode"):
+        candidates = nms(decode(head, _logit(threshold), lung=scan.working.lung))
+        return to_findings(candidates, scan.working.grid, scan.volume, threshold=threshold, max_per_scan=max_per_scan)
+
+
+def draw(scan: Prepared, findings: tuple[Finding, ...], results: ResultFolder) -> None:
+    """The pictures of findings and mask.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    from runtime.pictures import draw_findings, draw_mask
+
+    with scan.watch.stage("pictures"):
+        draw_findings(results.file(scan.volume.seriesuid, "_findings.png"), scan.volume, findings)
+        draw_mask(results.file(scan.volume.seriesuid, "_mask.png"), scan.volume, scan.lungs)
+
+
+def _logit(probability: float) -> float:
+    """The logit of a threshold; candidates below about 1 in 10,000 are never worth a place among the best."""
+    floor = 1e-4
+    p = min(max(probability, floor), 1 - 1e-9)
+    return math.log(p / (1 - p))
