@@ -38,7 +38,7 @@ def detect(
     budget = make_budget(cpus=cpus, memory=memory)
     deadline_s = parse_duration(deadline) if deadline else float("inf")
     hold_to(budget.cpus)  # before numpy and the engines are loaded
-    from convert.build import cache_folder, model_file
+    from convert.model_file import cache_folder, model_file
     from runtime.detect import Detector, Settings
     from runtime.pipeline import detect_all
 

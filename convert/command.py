@@ -11,12 +11,13 @@ import numpy as np
 from caffe_models.atomic import replacing
 from caffe_models.errors import NetError, PrototxtError
 from convert.build import load_net
+from convert.model_file import IR_PRECISIONS
 from convert.npz import read_arrays
 from convert.parity import Parity, measure
 from convert.quantize import Calibration
 from convert.run_net import run_onnxruntime, run_openvino, run_torch
 from convert.to_onnx import net_to_onnx, save_onnx
-from convert.to_openvino import IR_PRECISIONS, onnx_to_ir
+from convert.to_openvino import onnx_to_ir
 
 if TYPE_CHECKING:
     from caffe_models.layer import Shape

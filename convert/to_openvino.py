@@ -17,10 +17,9 @@ import openvino
 
 from caffe_models.atomic import replacing
 from caffe_models.errors import NetError
+from convert.model_file import IR_PRECISIONS
 from convert.provenance import onnx_property, rpn3d_version
 from convert.quantize import Calibration, quantise
-
-IR_PRECISIONS = ("f32", "bf16", "int8")
 
 
 def onnx_to_ir(

@@ -12,8 +12,9 @@ from conftest import ROOT, need
 
 from caffe_models.errors import NetError, WeightsError
 from caffe_models.weights import write_caffemodel
-from convert.build import built_ir, load_net, model_file
+from convert.build import built_ir, load_net
 from convert.command import convert_net, run_caffe_net
+from convert.model_file import model_file
 from convert.parity import random_inputs
 from train.caffe_train import train_on_arrays
 

@@ -7,8 +7,8 @@ import pytest
 from small_onnx import window, write_small_detector
 
 from caffe_models.errors import NetError
-from convert.build import int8_beside, model_file
 from convert.command import convert_net
+from convert.model_file import int8_beside, model_file
 from convert.provenance import file_sha256, noted
 from convert.quantize import Calibration
 from convert.to_openvino import onnx_to_ir
