@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from caffe_models.atomic import replacing
 from runtime.candidates import Candidates, decode, nms
+from runtime.cover import Triple, Window, lung_cells
 from runtime.engines.base import EngineOptions, load_engine
 from runtime.find_scans import find_scans
 from runtime.lung_mask import find_lungs
 from runtime.network_input import STRIDE, WINDOW_MULTIPLE
-from runtime.plan import Plan, Triple, Window, lung_cells
+from runtime.plan import Plan
 from runtime.tiling import Predictor, run_windows
 from runtime.volume import read_volume
 from runtime.working_volume import WorkingVolume, make_working_volume
@@ -97,15 +98,15 @@ def compare(name: str, working: WorkingVolume, engine: Predictor) -> list[Band]:
     logits = [np.stack([head[k] for k in range(0, len(head), 5)]) for head in (one, many)]
     seen = inside & (np.maximum(*logits) > LEAST_LOGIT)
     change = np.abs(logits[0] - logits[1])
-    decoded = [decode(head, -7.0, lung=working.lung) for head in (one, many)]  # 0.1 %
-    found = [nms(each) for each in decoded]
+    uncut, parted = (decode(head, -7.0, lung=working.lung) for head in (one, many))  # down to 0.1 %
+    found = [nms(uncut), nms(parted)]
     bands = []
     for margin, after in zip(MARGINS, (*MARGINS[1:], 10_000), strict=True):
         here = seen & ((distance >= margin) & (distance < after))
         values = change[here]
         near = [_distance(side, middle) for side in found]
-        lost, moved, count = _partners(found[0], decoded[1], (near[0] >= margin) & (near[0] < after))
-        new, _, _ = _partners(found[1], decoded[0], (near[1] >= margin) & (near[1] < after))
+        lost, moved, count = _partners(found[0], uncut, parted, (near[0] >= margin) & (near[0] < after))
+        new, _, _ = _partners(found[1], parted, uncut, (near[1] >= margin) & (near[1] < after))
         bands.append(
             Band(
                 name,
@@ -136,32 +137,31 @@ def _probability(logit: NDArray[np.float32]) -> NDArray[np.float64]:
     return p
 
 
-def _partners(mine: Candidates, others: Candidates, band: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """Of my findings in the band: how many have no partner, how many one of another probability, how many there are.
+def _partners(kept: Candidates, mine: Candidates, theirs: Candidates, band: NDArray[np.bool_]) -> tuple[int, int, int]:
+    """Of the findings `kept` in the band: how many have no partner, how many one of another probability, how many all.
 
-    Partners are sought among all candidates down to a probability of 0.001, before NMS: a finding that sinks from 0.11
-    to 0.09, or whose neighbour now wins, has not vanished.
+    A finding stands for the likeliest candidate around it, before NMS, in either run: one that sinks from 0.11 to 0.09,
+    or whose neighbour now wins, has not vanished.
     """
     lost = moved = count = 0
-    theirs = _probability(others.logit)
-    for i in np.flatnonzero(band & (_probability(mine.logit) >= LEAST_PROBABILITY)):
+    for i in np.flatnonzero(band & (_probability(kept.logit) >= LEAST_PROBABILITY)):
         count += 1
-        p = float(_probability(mine.logit[i : i + 1])[0])
-        apart = np.linalg.norm(others.centre_voxel - mine.centre_voxel[i], axis=1)
-        close = np.flatnonzero(apart < max(SAME_VOXEL, float(mine.diameter_voxel[i]) / 2))
-        if not len(close):
-            lost += 1
-        elif abs(theirs[close].max() - p) > SHIFT:
-            moved += 1
+        best = []
+        for side in (mine, theirs):
+            apart = np.linalg.norm(side.centre_voxel - kept.centre_voxel[i], axis=1)
+            close = apart < max(SAME_VOXEL, float(kept.diameter_voxel[i]) / 2)
+            best.append(float(_probability(side.logit[close]).max(initial=0.0)))
+        lost += best[1] == 0.0
+        moved += best[1] > 0.0 and abs(best[0] - best[1]) > SHIFT
     return lost, moved, count
 
 
 def table(bands: Sequence[Band]) -> str:
     """Rows of docs/margin.md: all scans together."""
     lines = [
-        "| distance from the cut | cells | median change of a logit | largest | findings | vanished | appeared | shifted |"
+        "| distance from the cut | cells | median change of a logit | largest | findings | vanished | appeared | shifted |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|---|---|---|")
     for margin in MARGINS:
         rows = [b for b in bands if b.margin == margin and b.cells + b.findings + b.appeared]
         if not rows:

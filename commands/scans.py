@@ -24,6 +24,7 @@ def detect(
     model: ModelOption = None,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime (with an .onnx).")] = "openvino",
     pictures: Annotated[bool, typer.Option(help="Draw the findings and the lung mask.")] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="Say how each scan is cut into windows, and why.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -40,6 +41,7 @@ def detect(
         max_per_scan=max_per_scan,
         pictures=pictures,
         cache_folder=cache_folder() / "compiled",
+        explain=(lambda line: say("  " + line)) if explain else None,
     )
     path = model_file(model, precision, net=NET, weights=WEIGHTS, say=lambda text: say(text, quiet))
     outcome = detect_all(

@@ -18,6 +18,7 @@ from runtime.budget import Budget, peak_resident_bytes
 from runtime.candidates import decode, nms
 from runtime.engines.base import EngineOptions, load_engine
 from runtime.errors import ScanError
+from runtime.explain import explain, plan_content
 from runtime.find_scans import ScanSource, find_scans
 from runtime.findings import MAX_PER_SCAN, to_findings
 from runtime.lung_mask import find_lungs
@@ -25,6 +26,7 @@ from runtime.outputs import ResultFolder, ScanResult, as_content, file_sha256, v
 from runtime.pictures import draw_findings, draw_mask
 from runtime.plan import plan_windows
 from runtime.report_table import print_report
+from runtime.speed import seconds_per_voxel
 from runtime.tiling import run_windows
 from runtime.volume import read_volume
 from runtime.working_volume import make_working_volume
@@ -42,6 +44,7 @@ class Settings:
         pictures: whether to draw the findings and the mask.
         weights: the .caffemodel, for the torch engine.
         cache_folder: where the engine may keep compiled models.
+        explain: takes the lines that explain each scan's plan, before the network runs.
     """
 
     budget: Budget
@@ -52,6 +55,7 @@ class Settings:
     pictures: bool = True
     weights: Path | None = None
     cache_folder: Path | None = None
+    explain: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,10 @@ class Detector:
             self.model_sha256 = file_sha256(weights if weights.is_file() else self.model)
         self.load_s = watch.seconds["load"]
 
+    def _seconds_per_voxel(self) -> float:
+        settings = self.settings
+        return seconds_per_voxel(self.engine, settings.budget.cpus, self.model_sha256, settings.cache_folder)
+
     def detect(self, source: ScanSource, results: ResultFolder) -> ScanResult:
         """Take one scan through the chain and write its pictures and JSON, and the folder's CSV.
 
@@ -133,6 +141,12 @@ class Detector:
                 settings.budget.cpus,
                 engine=self.engine.name,
             )
+            speed = self._seconds_per_voxel() if settings.explain else None
+            if settings.explain is not None:
+                for line in explain(
+                    plan, settings.budget, self.engine.name, self.engine.precision, self.engine.notes, speed
+                ):
+                    settings.explain(line)
             head = run_windows(working, plan, self.engine)
         with watch.stage("decode"):
             threshold_logit = _logit(settings.threshold)
@@ -158,13 +172,7 @@ class Detector:
             engine=self.engine.name,
             precision=self.engine.precision,
             model_sha256=self.model_sha256,
-            plan={
-                "windows": len(plan.windows),
-                "window_voxel": list(plan.windows[0].size) if plan.windows else [],
-                "margin_voxel": plan.margin_voxel,
-                "predicted_peak_bytes": plan.predicted_peak_bytes,
-                "reason": plan.reason,
-            },
+            plan=plan_content(plan, speed),
             seconds=watch.seconds,
             peak_memory_bytes=peak_resident_bytes(),
             cpus=settings.budget.cpus,

@@ -78,7 +78,12 @@ def test_another_net_stays_in_one_piece(change: str) -> None:
     weights = ops.constant(np.ones((4, 1, 3, 3, 3), dtype=np.float32))
     x = ops.convolution(data, weights, stride, [1] * 3, [1] * 3, [1] * 3)
     if change == "sees coord":
-        x = ops.add(x, ops.convolution(coord, ops.constant(np.ones((4, 3, 1, 1, 1), np.float32)), *[[1] * 3, *[[0] * 3] * 2, [1] * 3]))
+        x = ops.add(
+            x,
+            ops.convolution(
+                coord, ops.constant(np.ones((4, 3, 1, 1, 1), np.float32)), *[[1] * 3, *[[0] * 3] * 2, [1] * 3]
+            ),
+        )
     if change != "no pooling":
         x = ops.max_pool(x, [2] * 3, [1] * 3, [0] * 3, [0] * 3, [2] * 3).output(0)
     model = openvino.Model([ops.result(x)], [data, coord], "other")

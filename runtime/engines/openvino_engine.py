@@ -92,8 +92,11 @@ class OpenVinoEngine:
             first, last, begin = (n // stages.stride for n in (slab.core_start, slab.core_stop, slab.start))
             pooled[:, first:last] = found[:, first - begin : last - begin]
         if data.size > LEAST_SLAB_VOXELS:
-            self._compiled[0].release_memory()  # the rest of the net then takes its place
-        return np.array(_infer(requests[1], {"stem": pooled, "coord": coord}, "head"), dtype=np.float32)
+            self._compiled[0].release_memory()  # neither stage keeps its memory while the other one runs
+        head = np.array(_infer(requests[1], {"stem": pooled, "coord": coord}, "head"), dtype=np.float32)
+        if data.size > LEAST_SLAB_VOXELS:
+            self._compiled[1].release_memory()
+        return head
 
     def _compile(self, precision: str) -> list[Any]:
         settings: dict[str, Any] = {

@@ -8,6 +8,7 @@ quantised steps themselves, one byte each. Peak memory falls to about 40 % of on
 1 to 2 % of the time.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +121,7 @@ def slabs(depth: int, plane: int, stride: int, halo: int) -> Iterator[Slab]:
     thick = min(depth, -(-(depth + (count - 1) * 2 * halo) // (count * stride)) * stride)
     units = (depth - thick) // stride
     starts = [stride * (units * k // max(1, count - 1)) for k in range(count)]
-    bounds = [0, *((a + thick + b) // 2 // stride * stride for a, b in zip(starts, starts[1:], strict=False)), depth]
+    bounds = [0, *((a + thick + b) // 2 // stride * stride for a, b in itertools.pairwise(starts)), depth]
     for start, first, last in zip(starts, bounds, bounds[1:], strict=False):
         yield Slab(start, start + thick, first, last)
 
