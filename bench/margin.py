@@ -159,7 +159,8 @@ def _partners(kept: Candidates, mine: Candidates, theirs: Candidates, band: NDAr
 def table(bands: Sequence[Band]) -> str:
     """Rows of docs/margin.md: all scans together."""
     lines = [
-        "| distance from the cut | cells | median change of a logit | largest | findings | vanished | appeared | shifted |",
+        "| distance from the cut | cells | median change of a logit | largest "
+        "| findings | vanished | appeared | shifted |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for margin in MARGINS:

@@ -13,8 +13,9 @@ BYTES = {
 """Engine and precision -> bytes that an engine takes: fixed, and for each voxel of the window, input apart.
 
 Peak resident memory of a process, with OpenVINO 2026.4 and two threads, less what it held once the model was loaded;
-onnxruntime and torch: before it was loaded, so that their models count twice. openvino runs in two stages (see `two_stage`). int8, the trained model on AVX2: 128^3, 192^3 and 320x224x304 voxels, the
-line fits within 2 %; 64^3 takes less. f32: 128^3, 192^3, 256^3, never less than was measured. bf16 is derived from f32, for lack of a processor that has
+onnxruntime and torch: before it was loaded, so that their models count twice. openvino runs in two stages (see
+`two_stage`). int8, the trained model on AVX2: 128^3, 192^3 and 320x224x304 voxels, the line fits within 5 %; 64^3 takes
+less. f32: 128^3, 192^3, 256^3, never less than was measured. bf16 is derived from f32, for lack of a processor that has
 it: the pooled blob is float32, the others half as large, rounded up. onnxruntime: three sizes up to 192^3. torch: 64^3
 and 128^3 alone, one thread; larger windows are extrapolated.
 """

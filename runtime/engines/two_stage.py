@@ -1,10 +1,10 @@
 """A net cut in two at its first pooling, so that its largest blobs never stand in memory whole.
 
 The layers before the first pooling hold most of a window's memory (24 channels at full resolution, twice) and see only
-a few voxels around each of theirs. So they run slab by slab along z, with that many voxels more at each inner face,
-and only their pooled output is kept, an eighth of the size; the rest of the net then runs on that at once. Nothing is
-approximated: a slab's kept part sees all that it would see in the whole. In int8 the pooled output is handed over in the
-quantised steps themselves, one byte each. Peak memory falls to about 40 % of one piece; the slabs' overlap costs
+a few voxels around each of theirs. So they run slab by slab along z, with that many voxels more at each inner face, and
+only their pooled output is kept, an eighth of the size; the rest of the net then runs on that at once. Nothing is
+approximated: a slab's kept part sees all that it would see in the whole. In int8 the pooled output is handed over in
+the quantised steps themselves, one byte each. Peak memory falls to about 40 % of one piece; the slabs' overlap costs
 1 to 2 % of the time.
 """
 
@@ -22,7 +22,7 @@ from runtime.network_input import WINDOW_MULTIPLE
 
 SLAB_SHARE = 5
 """A slab is a fifth of its window: what it needs then stays below what the rest of the net needs."""
-LEAST_SLAB_VOXELS = 1 << 20
+LEAST_SLAB_VOXELS = 3 << 18
 
 _LOCAL = {"Add", "BatchNormInference", "Convert", "FakeQuantize", "Multiply", "Relu", "Subtract"}
 _SHAPES = {"Broadcast", "Concat", "Constant", "Gather", "Reshape", "ShapeOf"}
@@ -116,8 +116,8 @@ def slabs(depth: int, plane: int, stride: int, halo: int) -> Iterator[Slab]:
         stride: starts and cores are multiples of it.
         halo: least slices between a core and an inner face of its slab, a multiple of `stride`.
     """
-    wanted = max(LEAST_SLAB_VOXELS, depth * plane // SLAB_SHARE)
-    count = max(1, min(depth * plane // wanted, depth // (2 * halo + stride)))
+    wanted = max(LEAST_SLAB_VOXELS, -(-depth * plane // SLAB_SHARE))
+    count = max(1, min(-(-depth * plane // wanted), depth // (2 * halo + stride)))
     thick = min(depth, -(-(depth + (count - 1) * 2 * halo) // (count * stride)) * stride)
     units = (depth - thick) // stride
     starts = [stride * (units * k // max(1, count - 1)) for k in range(count)]
