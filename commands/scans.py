@@ -27,6 +27,7 @@ def detect(
     deadline: Annotated[
         str, typer.Option(help="Time for all scans, such as 55m, 90s or 1h30m; a number alone is minutes.")
     ] = "",
+    explain: Annotated[bool, typer.Option("--explain", help="Say how each scan is cut into windows, and why.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -50,6 +51,7 @@ def detect(
         max_per_scan=max_per_scan,
         pictures=pictures,
         cache_folder=cache_folder() / "compiled",
+        explain=(lambda line: say("  " + line)) if explain else None,
     )
     path = model_file(model, precision, net=NET, weights=WEIGHTS, say=lambda text: say(text, quiet))
     outcome = detect_all(

@@ -6,17 +6,20 @@ A `Detector` holds one engine and takes scan after scan through it; `pipeline.de
 reading beside another's network.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.budget import Budget, peak_resident_bytes
 from runtime.engines.base import Engine, EngineOptions, load_engine
+from runtime.explain import explain, plan_content
 from runtime.find_scans import ScanSource
 from runtime.findings import MAX_PER_SCAN
 from runtime.outputs import ResultFolder, ScanResult, file_sha256, versions
 from runtime.plan import DEFAULT_MARGIN, Plan, plan_windows
 from runtime.scan_stages import Prepared, draw, findings_of, prepare
+from runtime.speed import seconds_per_voxel
 from runtime.tiling import HeadOutput, run_windows
 
 
@@ -32,6 +35,7 @@ class Settings:
         pictures: whether to draw the findings and the mask.
         weights: the .caffemodel, for the torch engine.
         cache_folder: where the engine may keep compiled models.
+        explain: takes the lines that explain each scan's plan, before the network runs.
     """
 
     budget: Budget
@@ -42,6 +46,7 @@ class Settings:
     pictures: bool = True
     weights: Path | None = None
     cache_folder: Path | None = None
+    explain: Callable[[str], None] | None = None
 
 
 class Detector:
@@ -56,6 +61,7 @@ class Detector:
         self.model = Path(model)
         loader = ThreadPoolExecutor(1, "rpn3d-load")
         self._loaded = loader.submit(self._load)
+        self._seconds_per_voxel: float | None = None
         loader.shutdown(wait=False)
 
     def _load(self) -> tuple[Engine, str]:
@@ -98,6 +104,7 @@ class Detector:
         scan = prepare(source, self.settings.budget.cpus)
         self.wait()
         plan = self.plan(scan)
+        self.explain(plan)
         return self.finish(scan, plan, self.run(scan, plan), results, self.settings.pictures)
 
     def plan(self, scan: Prepared, margin_voxel: int = DEFAULT_MARGIN) -> Plan:
@@ -116,6 +123,21 @@ class Detector:
                 engine=self.engine.name,
                 margin_voxel=margin_voxel,
             )
+
+    def explain(self, plan: Plan) -> None:
+        """Tell `settings.explain` the plan; times are named after the engine's speed, which is measured at first."""
+        settings = self.settings
+        if settings.explain is None:
+            return
+        engine, model_sha256 = self._loaded.result()
+        if self._seconds_per_voxel is None:
+            self._seconds_per_voxel = seconds_per_voxel(
+                engine, settings.budget.cpus, model_sha256, settings.cache_folder
+            )
+        for line in explain(
+            plan, settings.budget, engine.name, engine.precision, engine.notes, self._seconds_per_voxel
+        ):
+            settings.explain(line)
 
     def run(self, scan: Prepared, plan: Plan) -> HeadOutput:
         """The network over the windows of one scan."""
@@ -152,13 +174,7 @@ class Detector:
             engine=engine.name,
             precision=engine.precision,
             model_sha256=model_sha256,
-            plan={
-                "windows": len(plan.windows),
-                "window_voxel": list(plan.windows[0].size) if plan.windows else [],
-                "margin_voxel": plan.margin_voxel,
-                "predicted_peak_bytes": plan.predicted_peak_bytes,
-                "reason": plan.reason,
-            },
+            plan=plan_content(plan, self._seconds_per_voxel),
             seconds=scan.watch.seconds,
             peak_memory_bytes=peak_resident_bytes(),
             cpus=settings.budget.cpus,

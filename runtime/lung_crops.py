@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.plan import Window
+from runtime.cover import Window
 from runtime.tiling import crop
 from runtime.working_volume import WorkingVolume
 

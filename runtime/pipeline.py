@@ -169,6 +169,7 @@ class _Run:
         try:
             scan = self._prepared(number, collect)
             plan = self._plan(scan, collect)
+            self._detector.explain(plan)
             notes = self._read_next(number, scan, plan)
             head = self._detector.run(scan, plan)
         except Rpn3dError as error:

@@ -1,20 +1,15 @@
 """How the working volume is cut into windows, so that the network's memory stays within the budget.
 
-One window over everything is the reference: it computes each voxel once and every cell sees its whole surroundings.
-Only where memory forbids it are there several, equal in size (one set of buffers), as large as fits. Neighbours
-overlap by twice the margin, so that each window's core, the part that is kept, lies at least a margin away from any
-cut. Starts are multiples of 16, the network's coarsest stride: windows at other offsets would pool other voxels
-together and give other scores than the one window.
-
-Spacing, with numbers: an axis of 320 voxels, margin 32. One window: 320. Two: n W - (n - 1) 64 >= 320 gives W = 192,
-starts 0, 128, cores 0..160, 160..320. Three: W = 160 (149.3 rounded up to a multiple of 16), starts 0, 80, 160, cores
-0..120, 120..200, 200..320. Of all such cuts of the three axes that fit, the one with the fewest computed voxels is
-taken; windows without lung in their core count nothing, since they are left out.
+One window over all lungs is the reference: it computes each voxel once and every cell sees its whole surroundings. It
+is left only where memory forbids it, or where windows over left and right lung alone leave out enough of what lies
+between them. Several windows are equal in size (one set of buffers, one choice of kernels). Neighbours overlap by twice
+the margin, so that each window's core, the part that is kept, lies at least a margin away from any cut. Of all sizes
+that fit, the one whose windows compute the fewest voxels is taken; where windows lie is told in `cover`.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,48 +17,41 @@ from numpy.typing import NDArray
 
 from caffe_models.errors import Rpn3dError
 from runtime.budget import format_memory, resident_bytes
-from runtime.network_input import STRIDE, WINDOW_MULTIPLE
-
-Triple = tuple[int, int, int]
+from runtime.cover import Triple, Window, cover, lung_cells, sizes_to_try
+from runtime.engine_memory import HEAD_BYTES, engine_bytes
+from runtime.network_input import WINDOW_MULTIPLE
 
 DEFAULT_MARGIN = 32
+"""Voxels; chosen from docs/margin.md."""
 
-BYTES = {
-    ("openvino", "f32"): (119e6, 219.0),
-    ("openvino", "bf16"): (122e6, 112.6),
-    ("openvino", "int8"): (70e6, 59.6),
-    ("onnxruntime", "f32"): (78e6, 198.0),
-    ("torch", "f32"): (91e6, 275.0),
-    ("torch", "bf16"): (81e6, 173.0),
-}
-"""Engine and precision -> bytes that an engine takes: fixed, and for each voxel of the window, input included.
+HELD_STEP = 16 << 20
+"""What the process holds is rounded up to this: it differs by a few pages from run to run, and the plan must not."""
 
-Peak resident memory of a process, less what it held before the model was loaded, with OpenVINO 2026.4 on one machine.
-openvino f32, bf16: 64^3, 128^3, 192^3, 256^3 voxels, the line fits within 2 %. int8 (untrained weights), onnxruntime:
-three sizes up to 192^3. torch: 64^3 and 128^3 alone, one thread; larger windows are extrapolated. One thread or two
-made no difference to openvino at 128^3; more threads were not tried.
-"""
+WINDOW_COST_VOXELS = 50_000
+"""What a window costs beyond its voxels: buffers, primitives of a new shape, copies."""
 
-HEAD_BYTES = 1.0
-"""For each voxel of the padded volume: 15 float32 and a mask for 64 voxels, kept while windows run, rounded up."""
+MOST_TRIED = 12
+"""Sizes looked at, the most promising ones first."""
 
-ENGINE_RESERVE = 0.03
-"""Part of an engine's predicted memory kept free on top, for other processors and versions."""
+WORTH = 0.95
+"""The whole is cut, though it would fit, only if that computes less than this part of its voxels."""
 
 
 @dataclass(frozen=True)
-class Window:
-    """One window. All in voxels (z, y, x) of the working volume padded at its end to multiples of 16.
+class Option:
+    """One way of cutting.
 
     Attributes:
-        start, size: what the network is given; multiples of 16.
-        core_start, core_stop: the part whose output is kept, half-open; multiples of 4.
+        count, size: windows, and voxels (z, y, x) of each.
+        computed_voxels: of all windows together.
+        peak_bytes: predicted peak memory of the process; fits: whether that is allowed.
     """
 
-    start: Triple
+    count: int
     size: Triple
-    core_start: Triple
-    core_stop: Triple
+    computed_voxels: int
+    peak_bytes: int
+    fits: bool
 
 
 @dataclass(frozen=True)
@@ -76,6 +64,10 @@ class Plan:
         margin_voxel: least distance from a core to a cut through the volume.
         predicted_peak_bytes: peak resident memory of the process.
         reason: one sentence: why these windows.
+        computed_voxels: of all windows together.
+        lung_voxels: of the mask.
+        held_bytes: what the process held before the network ran.
+        others: what else was considered, the cheapest first: one window over all lungs, and the next two.
     """
 
     windows: tuple[Window, ...]
@@ -83,6 +75,10 @@ class Plan:
     margin_voxel: int
     predicted_peak_bytes: int
     reason: str
+    computed_voxels: int = 0
+    lung_voxels: int = 0
+    held_bytes: int = 0
+    others: tuple[Option, ...] = ()
 
 
 def plan_windows(
@@ -100,13 +96,13 @@ def plan_windows(
 
     Args:
         shape: the working volume's (z, y, x).
-        lung: bool of that shape; windows without any of it in their core are left out.
+        lung: bool of that shape; every voxel of it lies in a window's core.
         memory_bytes: peak memory that the process may take.
         precision: what really runs: f32, bf16 or int8.
-        cpus: threads of the engine; the prediction does not use them.
+        cpus: threads of the engine; windows run one after the other on all of them, so they change no choice.
         engine: whose memory to predict.
         margin_voxel: least distance of a core from a cut.
-        held_bytes: memory that the process holds already (the scan, libraries); None: what it holds now.
+        held_bytes: memory that the process holds already (the scan, libraries); None: what it holds now, rounded up.
 
     Raises:
         Rpn3dError: not even the smallest windows fit; says the least memory that does.
@@ -115,136 +111,97 @@ def plan_windows(
         raise ValueError(f"shape {tuple(shape)} and lung mask {lung.shape} must be one 3-D shape")
     if margin_voxel < 0:
         raise ValueError(f"margin_voxel {margin_voxel} is negative")
-    padded = _triple(_round_up(extent, WINDOW_MULTIPLE) for extent in shape)
-    held = resident_bytes() if held_bytes is None else held_bytes
-
-    whole_head = int(HEAD_BYTES * math.prod(padded))
-
-    def peak(size: Sequence[int]) -> int:
-        return held + whole_head + engine_bytes(math.prod(size), precision, engine)
-
+    z, y, x = (-(-extent // WINDOW_MULTIPLE) * WINDOW_MULTIPLE for extent in shape)
+    padded = (z, y, x)
+    held = -(-resident_bytes() // HELD_STEP) * HELD_STEP if held_bytes is None else held_bytes
     cells = lung_cells(lung, padded)
-    whole = peak(padded)
     if not cells.any():
         return Plan((), padded, margin_voxel, held, "there is no lung in the volume, so nothing is computed")
-    if whole <= memory_bytes:
-        window = Window((0, 0, 0), padded, (0, 0, 0), padded)
-        reason = (
-            f"one window of {_by(padded)} voxels holds the whole volume and takes {format_memory(whole)} "
-            f"of the {format_memory(memory_bytes)} allowed"
-        )
-        return Plan((window,), padded, margin_voxel, whole, reason)
+    head = int(HEAD_BYTES * math.prod(padded))
 
-    table = _corner_sums(cells)
-    best: tuple[tuple[int, int, Triple], tuple[_Cut, ...]] | None = None
-    cuts = [list(axis_cuts(extent, margin_voxel)) for extent in padded]
-    for cut in itertools.product(*cuts):
-        size = _triple(axis.size for axis in cut)
-        if peak(size) > memory_bytes:
-            continue
-        kept = int(np.count_nonzero(_lung_in_cores(table, cut)))
-        cost = (kept * math.prod(size), kept, size)
-        if best is None or cost < best[0]:
-            best = cost, cut
-    if best is None:
-        least = peak(_triple(min(axis.size for axis in axes) for axes in cuts))
+    def option(size: Triple, count: int = 1) -> Option:
+        peak = held + head + engine_bytes(math.prod(size), precision, engine)
+        return Option(count, size, count * math.prod(size), peak, peak <= memory_bytes)
+
+    lines = [np.asarray(cells.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    sizes = [sizes_to_try(line, margin_voxel) for line in lines]
+    largest, least = (_triple([each[k] for each in sizes]) for k in (0, -1))
+    whole = option(largest)
+    found: list[Option] = []
+    fitting = [size for size in _sizes(sizes) if option(size).fits]
+    if whole.fits:
+        # One step from the whole along one axis: enough to see left and right lung apart, and what else there is.
+        fitting = [size for size in fitting if sum(a != b for a, b in zip(size, largest, strict=True)) <= 1]
+        fitting = [size for size in fitting if math.prod(size) >= math.prod(largest) / 8]
+    for size in sorted(fitting, key=lambda size: _regular(largest, size, margin_voxel))[:MOST_TRIED]:
+        found.append(option(size, len(cover(cells, size, margin_voxel))))
+    found.sort(key=lambda each: (_cost(each), each.count, each.size))
+    if not found:
+        needed = format_memory(-(-option(least).peak_bytes // (1 << 20)) * (1 << 20))
         raise Rpn3dError(
             f"memory of {format_memory(memory_bytes)} is too little for {engine} in {precision}: windows with a margin "
-            f"of {margin_voxel} voxels need {format_memory(_round_up(least, 1 << 20))} at least; allow more memory"
+            f"of {margin_voxel} voxels need {needed} at least, {format_memory(held)} of it held already by libraries "
+            "and the scan; allow more memory"
         )
-    (computed, kept, size), (z, y, x) = best
-    windows = tuple(
-        Window(
-            (z.starts[i], y.starts[j], x.starts[k]),
-            size,
-            (z.bounds[i], y.bounds[j], x.bounds[k]),
-            (z.bounds[i + 1], y.bounds[j + 1], x.bounds[k + 1]),
+    if whole.fits and _cost(found[0]) > WORTH * _cost(whole):
+        found.sort(key=lambda each: (each.size != largest, _cost(each)))
+    others = found[1:3]
+    windows = tuple(cover(cells, found[0].size, margin_voxel))
+    best = option(found[0].size, len(windows))
+    if best.size != largest and largest not in [other.size for other in others]:
+        others.insert(0, whole)
+    return Plan(
+        windows,
+        padded,
+        margin_voxel,
+        best.peak_bytes,
+        _reason(best, whole, memory_bytes),
+        best.computed_voxels,
+        int(np.count_nonzero(lung)),
+        held,
+        tuple(others[:3]),
+    )
+
+
+def by(size: Sequence[int]) -> str:
+    """A size as people write it: 320x224x304."""
+    return "x".join(map(str, size))
+
+
+def _reason(best: Option, whole: Option, memory_bytes: int) -> str:
+    allowed = format_memory(memory_bytes)
+    if best.size == whole.size and best.count == 1:
+        return (
+            f"one window of {by(best.size)} voxels holds all of the lungs and takes "
+            f"{format_memory(best.peak_bytes)} of the {allowed} allowed"
         )
-        for i, j, k in np.argwhere(_lung_in_cores(table, (z, y, x))).tolist()
+    share = best.computed_voxels / whole.computed_voxels
+    why = (
+        f"since they compute only {share:.2f} times the voxels of one over all of the lungs"
+        if whole.fits
+        else f"since one over all of the lungs would take {format_memory(whole.peak_bytes)} of the {allowed} allowed; "
+        f"they compute {share:.2f} times its voxels"
     )
-    total = len(z.starts) * len(y.starts) * len(x.starts)
-    reason = (
-        f"{kept} windows of {_by(size)} voxels, since the whole volume would take {format_memory(whole)} of the "
-        f"{format_memory(memory_bytes)} allowed; they compute {computed / math.prod(padded):.1f} times its voxels"
-        + (f" ({total - kept} more hold no lung and are left out)" if total > kept else "")
-    )
-    return Plan(windows, padded, margin_voxel, peak(size), reason)
+    return f"{best.count} window{'s' * (best.count > 1)} of {by(best.size)} voxels, {why}"
 
 
-def engine_bytes(voxels: int, precision: str, engine: str = "openvino") -> int:
-    """Memory that an engine takes for windows of so many voxels, its input and output included."""
-    found = [BYTES.get((engine, kind)) for kind in precision.split("+")]  # "bf16+f32": convolutions of both kinds
-    if None in found:
-        known = ", ".join(f"{name} {kind}" for name, kind in BYTES)
-        raise Rpn3dError(f"the memory of {engine} in {precision} is not known; known: {known}")
-    fixed, each = max(entry for entry in found if entry is not None)
-    return int((fixed + each * voxels) * (1 + ENGINE_RESERVE))
+def _sizes(sizes: Sequence[Sequence[int]]) -> list[Triple]:
+    return [_triple(size) for size in itertools.product(*sizes)]
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """One axis cut into windows: their common size, their starts, and the bounds of their cores (one more)."""
-
-    size: int
-    starts: tuple[int, ...]
-    bounds: tuple[int, ...]
+def _cost(option: Option) -> int:
+    return option.computed_voxels + option.count * WINDOW_COST_VOXELS
 
 
-def axis_cuts(extent: int, margin: int) -> Iterator[_Cut]:
-    """Every way worth trying to cut an axis of `extent` voxels (a multiple of 16), from one window to the smallest."""
-    overlap = _round_up(2 * margin, WINDOW_MULTIPLE)
-    smallest = None
-    for count in range(1, extent // WINDOW_MULTIPLE + 1):
-        size = _round_up(math.ceil((extent + (count - 1) * overlap) / count), WINDOW_MULTIPLE)
-        if smallest is not None and size >= smallest:
-            continue  # more windows, none smaller
-        smallest = size
-        units = (extent - size) // WINDOW_MULTIPLE
-        starts = tuple(WINDOW_MULTIPLE * (units * i // max(1, count - 1)) for i in range(count))
-        # A core ends in the middle of the overlap; overlaps are multiples of 16, so that is a multiple of 8.
-        inner = ((before + size + after) // 2 for before, after in itertools.pairwise(starts))
-        yield _Cut(size, starts, (0, *inner, extent))
+def _regular(extents: Triple, size: Triple, margin: int) -> int:
+    """Voxels that a regular grid of such windows computes: a guess of what is worth trying first."""
+    counts = [
+        1 if one >= extent else math.ceil((extent - 2 * margin) / (one - 2 * margin))
+        for extent, one in zip(extents, size, strict=True)
+    ]
+    return math.prod(counts) * (math.prod(size) + WINDOW_COST_VOXELS)
 
 
-def lung_cells(lung: NDArray[np.bool_], padded: Triple) -> NDArray[np.bool_]:
-    """Which output cells of the padded volume hold any lung: (z / 4, y / 4, x / 4) of `padded`."""
-    cells = np.asarray(lung, dtype=bool)
-    for axis in range(3):
-        # OR of whole slices: 30 times faster on a large mask than logical_or.reduceat
-        first: list[slice] = [slice(None)] * 3
-        first[axis] = slice(0, None, STRIDE)
-        joined = cells[tuple(first)].copy()
-        for offset in range(1, STRIDE):
-            first[axis] = slice(offset, None, STRIDE)
-            part = cells[tuple(first)]
-            joined[tuple(slice(0, n) for n in part.shape)] |= part
-        cells = joined
-    extra = [(0, p // STRIDE - n) for p, n in zip(padded, cells.shape, strict=True)]
-    return np.pad(cells, extra)
-
-
-def _corner_sums(cells: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Sums over all boxes from the origin, with a border of zeros: any box's count is eight of them."""
-    table = np.zeros([n + 1 for n in cells.shape], dtype=np.int64)
-    table[1:, 1:, 1:] = cells.cumsum(0, dtype=np.int64).cumsum(1).cumsum(2)
-    return table
-
-
-def _lung_in_cores(table: NDArray[np.int64], cuts: Sequence[_Cut]) -> NDArray[np.int64]:
-    corners: NDArray[np.int64] = table[np.ix_(*[np.asarray(cut.bounds) // STRIDE for cut in cuts])]
-    for axis in range(3):
-        corners = np.diff(corners, axis=axis)
-    return corners
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
-def _triple(values: Iterator[int]) -> Triple:
+def _triple(values: Sequence[int]) -> Triple:
     z, y, x = values
     return z, y, x
-
-
-def _by(size: Triple) -> str:
-    return "x".join(map(str, size))

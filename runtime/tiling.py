@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe_models.rpn.anchors import ANCHORS_VOXEL, VALUES_PER_ANCHOR
-from runtime.network_input import OUTSIDE, STRIDE, coord_channels, to_input
-from runtime.plan import Plan, Window
+from runtime.cover import Window
+from runtime.network_input import OUTSIDE, STRIDE, coord_channels
+from runtime.plan import Plan
 
 HEAD_CHANNELS = len(ANCHORS_VOXEL) * VALUES_PER_ANCHOR
 
-Predictor = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
-"""(data (1, 1, D, H, W), coord (1, 3, D/4, H/4, W/4)) -> head (1, 15, D/4, H/4, W/4), all float32."""
+Predictor = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
+"""(data (1, 1, D, H, W) grey levels, coord (1, 3, D/4, H/4, W/4)) -> head (1, 15, D/4, H/4, W/4) float32."""
 
 
 class HasVoxels(Protocol):
@@ -68,7 +69,7 @@ def run_windows(
     values[::VALUES_PER_ANCHOR] = -np.inf
     covered = np.zeros(cells, dtype=bool)
     for done, window in enumerate(plan.windows):
-        data = to_input(crop(voxels, window))[None, None]
+        data = crop(voxels, window)[None, None]
         coord = coord_channels(voxels.shape, window.start, window.size)[None]
         head = predictor(data, coord)
         wanted = (1, HEAD_CHANNELS, *(extent // STRIDE for extent in window.size))

@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from runtime.budget import Budget
 from runtime.detect import Detector, Settings
-from runtime.network_input import STRIDE
+from runtime.network_input import STRIDE, to_input
 from runtime.pipeline import detect_all
 from train.phantom import Phantom, make_phantom, write_phantom
 
@@ -25,9 +25,12 @@ class Brightness:
     precision = "f32"
     notes: tuple[str, ...] = ()
 
+    def release(self) -> None:
+        pass
+
     def __call__(self, data: np.ndarray, coord: np.ndarray) -> np.ndarray:
         cells = [extent // STRIDE for extent in data.shape[2:]]
-        mean = data[0, 0].reshape(cells[0], 4, cells[1], 4, cells[2], 4).mean(axis=(1, 3, 5))
+        mean = to_input(data)[0, 0].reshape(cells[0], 4, cells[1], 4, cells[2], 4).mean(axis=(1, 3, 5))
         head = np.zeros((1, 15, *cells), dtype=np.float32)
         head[0, [0, 5]] = -20
         head[0, 10] = 40 * (mean - 0.35)

@@ -146,7 +146,7 @@ def test_wrong_windows(onnx_file: Path, name: str) -> None:
         (data[0], coord),
         (data.astype(np.float64), coord),
     ]:
-        with pytest.raises(ValueError, match=r"not \(1, 1, D, H, W\)|not float32"):
+        with pytest.raises(ValueError, match=r"not \(1, 1, D, H, W\)|not uint8 or float32"):
             engine(bad_data, bad_coord)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.cover import Window, lung_cells
+from runtime.engine_memory import engine_bytes
 from runtime.network_input import coord_channels, to_input
-from runtime.plan import Plan, Window, engine_bytes, lung_cells, plan_windows
+from runtime.plan import Plan, plan_windows
 from runtime.tiling import run_windows
 
 
@@ -22,17 +24,17 @@ def pooled(data: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(data.reshape(d, 4, h, 4, w, 4).mean(axis=(1, 3, 5), dtype=np.float64), dtype=np.float32)
 
 
-def local_predictor(data: NDArray[np.float32], coord: NDArray[np.float32]) -> NDArray[np.float32]:
+def local_predictor(data: NDArray[np.uint8], coord: NDArray[np.float32]) -> NDArray[np.float32]:
     """Channel 0: blocks' means; channels 1 to 3: coord."""
     head = np.zeros((1, 15, *coord.shape[2:]), dtype=np.float32)
-    head[0, 0] = pooled(data[0, 0])
+    head[0, 0] = pooled(to_input(data)[0, 0])
     head[0, 1:4] = coord[0]
     return head
 
 
-def wide_predictor(data: NDArray[np.float32], coord: NDArray[np.float32]) -> NDArray[np.float32]:
+def wide_predictor(data: NDArray[np.uint8], coord: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sees 24 voxels to each side and aligns to blocks of 16, as a net of four poolings does."""
-    coarse = data[0, 0].reshape(*[v for n in data.shape[2:] for v in (n // 16, 16)]).max(axis=(1, 3, 5))
+    coarse = to_input(data)[0, 0].reshape(*[v for n in data.shape[2:] for v in (n // 16, 16)]).max(axis=(1, 3, 5))
     for axis in range(3):
         before, after = np.roll(coarse, 1, axis), np.roll(coarse, -1, axis)
         edge = [slice(None)] * 3
@@ -98,8 +100,8 @@ def test_padding_is_170() -> None:
     working = Working(np.zeros((10, 16, 16), dtype=np.uint8))
     seen = []
 
-    def remember(data: NDArray[np.float32], coord: NDArray[np.float32]) -> NDArray[np.float32]:
-        seen.append(data)
+    def remember(data: NDArray[np.uint8], coord: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen.append(to_input(data))
         return local_predictor(data, coord)
 
     run_windows(working, plan_windows((10, 16, 16), np.ones((10, 16, 16), bool), 10**9, "f32", held_bytes=0), remember)

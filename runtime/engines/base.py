@@ -21,7 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe_models.errors import NetError
-from runtime.network_input import STRIDE, WINDOW_MULTIPLE
+from runtime.network_input import STRIDE, WINDOW_MULTIPLE, to_input
+
+Voxels = NDArray[np.uint8] | NDArray[np.float32]
+"""A window as grey levels 0..255 (a quarter of the memory), or as the network's input made of them."""
 
 PRECISIONS = ("auto", "f32", "bf16", "int8")
 
@@ -66,11 +69,15 @@ class Engine(Protocol):
     def notes(self) -> tuple[str, ...]:
         """One sentence for each point in which it runs otherwise than asked; empty where it does not."""
 
-    def __call__(self, data: NDArray[np.float32], coord: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Head (1, 15, D/4, H/4, W/4) of data (1, 1, D, H, W) and coord (1, 3, D/4, H/4, W/4), all float32.
+    def __call__(self, data: Voxels, coord: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Head (1, 15, D/4, H/4, W/4) of data (1, 1, D, H, W) and coord (1, 3, D/4, H/4, W/4).
 
-        D, H and W are multiples of 16 and may change from call to call.
+        data is uint8 grey levels or float32 (`network_input.to_input` of them), the others float32. D, H and W are
+        multiples of 16 and may change from call to call.
         """
+
+    def release(self) -> None:
+        """Give back the memory that is kept for the next window, where there is any."""
 
 
 def load_engine(name: str, model: str | Path, options: EngineOptions | None = None) -> Engine:
@@ -109,7 +116,12 @@ def check_blobs(source: Path, inputs: Collection[str], outputs: Collection[str])
         )
 
 
-def check_window(data: NDArray[np.float32], coord: NDArray[np.float32]) -> None:
+def as_input(data: Voxels) -> NDArray[np.float32]:
+    """A window as float32 network input, whichever of the two it is."""
+    return to_input(data) if data.dtype == np.uint8 else np.asarray(data, dtype=np.float32)
+
+
+def check_window(data: Voxels, coord: NDArray[np.float32]) -> None:
     """Refuse arrays that are not one window of the network: wrong type or axes, extents that do not belong together.
 
     Raises:
@@ -119,5 +131,5 @@ def check_window(data: NDArray[np.float32], coord: NDArray[np.float32]) -> None:
     fits = data.ndim == 5 and data.shape[:2] == (1, 1) and all(e > 0 and e % WINDOW_MULTIPLE == 0 for e in extents)
     if not fits or coord.shape != (1, 3, *(e // STRIDE for e in extents)):
         raise ValueError(f"data {data.shape} and coord {coord.shape} are not (1, 1, D, H, W) and (1, 3, D/4, H/4, W/4)")
-    if data.dtype != np.float32 or coord.dtype != np.float32:
-        raise ValueError(f"data is {data.dtype} and coord {coord.dtype}, not float32")
+    if data.dtype not in (np.uint8, np.float32) or coord.dtype != np.float32:
+        raise ValueError(f"data is {data.dtype} and coord {coord.dtype}, not uint8 or float32, and float32")

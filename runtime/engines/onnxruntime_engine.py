@@ -7,7 +7,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from caffe_models.errors import NetError
-from runtime.engines.base import Engine, EngineOptions, check_blobs, check_window
+from runtime.engines.base import Engine, EngineOptions, Voxels, as_input, check_blobs, check_window
 
 
 class OnnxRuntimeEngine:
@@ -37,10 +37,13 @@ class OnnxRuntimeEngine:
             () if asked in ("auto", "f32") else (f"ONNX Runtime has no {asked} convolutions on CPUs: ran in f32",)
         )
 
-    def __call__(self, data: NDArray[np.float32], coord: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, data: Voxels, coord: NDArray[np.float32]) -> NDArray[np.float32]:
         check_window(data, coord)
-        head: NDArray[np.float32] = self._session.run(["head"], {"data": data, "coord": coord})[0]
+        head: NDArray[np.float32] = self._session.run(["head"], {"data": as_input(data), "coord": coord})[0]
         return head
+
+    def release(self) -> None:
+        """Nothing is kept."""
 
 
 def load(model: Path, options: EngineOptions) -> Engine:

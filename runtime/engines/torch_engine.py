@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from caffe_models.errors import NetError
 from caffe_models.net import Net
 from caffe_models.weights import read_caffemodel
-from runtime.engines.base import Engine, EngineOptions, check_blobs, check_window
+from runtime.engines.base import Engine, EngineOptions, Voxels, as_input, check_blobs, check_window
 
 
 class TorchEngine:
@@ -33,12 +33,15 @@ class TorchEngine:
             ("engine torch has no int8: ran in f32; use openvino",) if options.precision == "int8" else ()
         )
 
-    def __call__(self, data: NDArray[np.float32], coord: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, data: Voxels, coord: NDArray[np.float32]) -> NDArray[np.float32]:
         check_window(data, coord)
-        inputs = {"data": torch.from_numpy(data), "coord": torch.from_numpy(coord)}
+        inputs = {"data": torch.from_numpy(as_input(data)), "coord": torch.from_numpy(coord)}
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             head = self._net.forward(inputs)["head"]
         return np.ascontiguousarray(head.float().numpy())
+
+    def release(self) -> None:
+        """Nothing is kept."""
 
 
 def load(model: Path, options: EngineOptions) -> Engine:
