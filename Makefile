@@ -42,8 +42,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NET    := prototxt/rpn3d/deploy.prototxt
 MODEL  := caffe_models/rpn3d.caffemodel
 ONNX   := $(BUILD)/rpn3d.onnx
-INT8   := caffe_models/rpn3d-int8.xml
-IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml $(BUILD)/rpn3d-int8.xml
+IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml $(if $(filter int8,$(PRECISION)),$(BUILD)/rpn3d-int8.xml)
 CODE   := caffe_models convert runtime train bench commands rpn3d.py setup.py tests
 LIMITS := $(if $(CPUS),--cpus $(CPUS)) $(if $(MEMORY),--memory $(MEMORY)) --precision $(PRECISION)
 
@@ -68,6 +67,10 @@ $(VENV)/.inference: setup.py constraints.txt | $(BIN)/python
 	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
+$(VENV)/.int8: $(VENV)/.inference
+	$(PIP) install --constraint constraints.txt --editable '.[int8]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.inference
 	$(PIP) install --constraint constraints.txt --editable '.[train,test]'
 	@touch $@
@@ -79,14 +82,11 @@ $(ONNX): $(NET) $(MODEL) $(EMITTERS) | $(VENV)/.inference
 $(BUILD)/rpn3d-%.xml: $(ONNX) | $(VENV)/.inference
 	$(RPN3D) convert $(ONNX) -o $@ --precision $* --no-parity
 
-# int8 is calibrated on scans, so it comes ready made; `make int8` makes it anew
-$(BUILD)/rpn3d-int8.xml: $(INT8)
-	@mkdir -p $(BUILD)
-	cp $(INT8:.xml=.bin) $(BUILD)/rpn3d-int8.bin
-	cp $(INT8) $@
+# int8 is calibrated, on CALIBRATION or on synthetic CTs, which takes minutes: made when asked for
+$(BUILD)/rpn3d-int8.xml: $(ONNX) | $(VENV)/.int8
+	$(RPN3D) convert $(ONNX) -o $@ --precision int8 $(addprefix --calibration ,$(CALIBRATION)) --no-parity
 
-int8: $(ONNX) | $(VENV)/.test  ## the int8 model beside the caffemodel, calibrated on CALIBRATION (default: synthetic CTs)
-	$(RPN3D) convert $(ONNX) -o $(INT8) --precision int8 $(addprefix --calibration ,$(CALIBRATION)) --no-parity
+int8: $(BUILD)/rpn3d-int8.xml  ## the OpenVINO IR in int8, calibrated on CALIBRATION (default: synthetic CTs)
 
 model: $(IR)  ## the ONNX model and the OpenVINO IR of each precision, in BUILD
 

@@ -28,13 +28,12 @@ def tree(tmp_path: Path) -> Path:
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "rpn3d.*", "*-int8.*")
         )
-    for name in ("rpn3d.caffemodel", "rpn3d-int8.xml", "rpn3d-int8.bin"):
-        (tmp_path / "caffe_models" / name).write_bytes(b"weights")
+    (tmp_path / "caffe_models" / "rpn3d.caffemodel").write_bytes(b"weights")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(STUB)
     python.chmod(0o755)
-    for stamp in (".inference", ".test"):
+    for stamp in (".inference", ".test", ".int8"):
         (tmp_path / ".venv" / stamp).touch()
     (tmp_path / "build").mkdir()
     return tmp_path
@@ -73,15 +72,12 @@ def test_each_file_is_rebuilt_when_what_it_comes_from_changed(tree: Path) -> Non
     )
 
 
-def test_the_int8_model_comes_ready_made(tree: Path) -> None:
+def test_int8_is_made_when_asked_for(tree: Path) -> None:
     make(tree, "model")
-    assert (tree / "build" / "rpn3d-int8.bin").read_bytes() == b"weights"
-    (tree / "caffe_models" / "rpn3d-int8.bin").write_bytes(b"calibrated anew")
-    touch(tree / "caffe_models" / "rpn3d-int8.xml")
-    assert make(tree, "model") == []
-    assert (tree / "build" / "rpn3d-int8.bin").read_bytes() == b"calibrated anew"
     (call,) = make(tree, "int8", "CALIBRATION=a.mhd b.mhd")
     assert call.endswith("--precision int8 --calibration a.mhd --calibration b.mhd --no-parity")
+    assert make(tree, "int8") == []
+    assert [line.split()[2] for line in make(tree, "detect", "PRECISION=int8", "SCAN=x.mhd")] == ["detect"]
 
 
 def test_code_that_does_not_make_models_rebuilds_none(tree: Path) -> None:

@@ -8,7 +8,7 @@ from small_onnx import window, write_small_detector
 
 from caffe_models.errors import NetError
 from convert.command import convert_net
-from convert.model_file import int8_beside, model_file
+from convert.model_file import model_file
 from convert.provenance import file_sha256, noted
 from convert.quantize import Calibration
 from convert.to_openvino import onnx_to_ir
@@ -57,13 +57,13 @@ def test_int8_needs_samples_that_fit(models: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x.xml").exists()
 
 
-def test_auto_takes_int8_where_there_is_one(models: Path) -> None:
+def test_int8_is_taken_when_asked_for_alone(models: Path) -> None:
     net, weights = models / "none.prototxt", models / "none.caffemodel"
-    assert model_file(models, "auto", net=net, weights=weights).name == "small-int8.xml"
-    assert model_file(models, "f32", net=net, weights=weights).name == "small-f32.xml"
+    assert model_file(models, "int8", net=net, weights=weights).name == "small-int8.xml"
+    assert model_file(models, "auto", net=net, weights=weights).name == "small-bf16.xml"
 
 
-def test_int8_of_other_weights_is_passed_over(models: Path, tmp_path: Path) -> None:
+def test_int8_of_other_weights_is_refused(models: Path, tmp_path: Path) -> None:
     net = tmp_path / "n.prototxt"
     net.write_text(
         'layer { name: "in" type: "Input" top: "data"\n'
@@ -79,16 +79,16 @@ def test_int8_of_other_weights_is_passed_over(models: Path, tmp_path: Path) -> N
     loaded.fill(1)
     weights = tmp_path / "n.caffemodel"
     write_caffemodel(weights, loaded.weights(), "n", loaded.layer_types)
-    said: list[str] = []
     with pytest.raises(
         NetError, match=r"n\.caffemodel: there is no n-int8\.xml beside it; make one with `rpn3d convert"
     ):
         model_file(None, "int8", net=net, weights=weights)
     draw = np.random.default_rng(0)
     calibration = Calibration([{"data": draw.normal(size=(1, 1, 16, 16, 16)).astype(np.float32)}] * 2, "noise")
-    convert_net(net, weights, int8_beside(weights), "int8", calibration=calibration)
-    assert noted(int8_beside(weights), "caffemodel_sha256") == file_sha256(weights)
-    assert model_file(None, "auto", net=net, weights=weights, say=said.append) == int8_beside(weights)
+    beside = tmp_path / "n-int8.xml"
+    convert_net(net, weights, beside, "int8", calibration=calibration)
+    assert noted(beside, "caffemodel_sha256") == file_sha256(weights)
+    assert model_file(None, "int8", net=net, weights=weights) == beside
     loaded.fill(2)
     write_caffemodel(weights, loaded.weights(), "n", loaded.layer_types)
     with pytest.raises(NetError, match="was made from other weights"):
