@@ -61,8 +61,10 @@ def model_file(
 
 
 def _int8_beside(weights: Path, net: Path) -> Path:
-    """The int8 IR beside a caffemodel, `<name>-int8.xml`; calibrated on scans, it is not built unasked. It notes the hash
-    of what it was made from, so that a model trained anew is not answered by the old one."""
+    """The int8 IR beside a caffemodel, `<name>-int8.xml`; calibrated on scans, it is not built unasked.
+
+    It notes the hash of what it was made from, so that a model trained anew is not answered by the old one.
+    """
     xml = weights.with_name(f"{weights.stem}-int8.xml")
     made = f"rpn3d convert {net.name} {weights.name} -o {xml.name} --precision int8 --calibration SCAN"
     if not xml.is_file():
