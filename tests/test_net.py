@@ -112,7 +112,7 @@ def test_v1_layers() -> None:
         (layer("r", "ReLU", more="propagate_down: true propagate_down: true"), "2 propagate_down for 1 bottoms"),
         (
             conv("c", more='param { name: "w" lr_mult: 1 }') + conv("d", more='param { name: "w" lr_mult: 2 }'),
-            r'net.prototxt:3: layer "d" .*shares "w" with layer "c" but has lr_mult 2, there it is 1',
+            r'net.prototxt:3: layer "d" .*shares "w" with layer "c" but has lr_mult 2, it was 1 before',
         ),
         (conv("c", more='param { name: "" } ' * 3), "3 param entries for 2 blobs"),
         (conv("c", outputs=0), "num_output 0 must be"),
