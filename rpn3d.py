@@ -48,6 +48,10 @@ def show_warnings_in_one_line() -> None:
     warnings.showwarning = show
 
 
+EXTRAS = {"torch": "train", "onnxruntime": "bench", "nncf": "int8", "cv2": "bench"}
+"""Packages that some commands alone need -> the extra of setup.py that brings them."""
+
+
 def main() -> None:
     """Entry point of the command line."""
     show_warnings_in_one_line()
@@ -55,6 +59,12 @@ def main() -> None:
         app()
     except Rpn3dError as error:
         print(f"rpn3d: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        how = f"pip install --constraint constraints.txt '.[{EXTRAS[error.name]}]'"
+        print(f"rpn3d: this needs the Python package {error.name}, which is not installed: {how}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         # a full disk, a folder that may not be written: the user's to mend, and Python's message names the file

@@ -10,7 +10,7 @@ import pytest
 from caffe_golden import read_case
 from conftest import ROOT, need
 
-from caffe_models.errors import NetError, WeightsError
+from caffe_models.errors import CaffeWarning, NetError, WeightsError
 from caffe_models.weights import write_caffemodel
 from convert.build import built_ir, load_net
 from convert.command import convert_net, run_caffe_net
@@ -131,3 +131,30 @@ def test_the_command_line_names_file_and_line(small: tuple[Path, Path], tmp_path
     assert "bad.prototxt:4" in done.stderr
     assert 'num_output"' in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_converting_needs_no_other_engine(
+    small: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where PyTorch and ONNX Runtime are not installed the file is made, and it is said that nothing was proven."""
+    monkeypatch.setattr("convert.parity._installed", lambda package: False)
+    with pytest.warns(CaffeWarning, match=r"x\.xml: parity was not measured: torch was left out: it is not installed"):
+        done = convert_net(*small, tmp_path / "x.xml", inputs=lambda net: ("random", random_inputs(net.inputs)))
+    assert all(file.is_file() for file in done.files)
+
+
+def test_a_package_that_is_not_installed_is_named(small: tuple[Path, Path], tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", data=np.ones((1, 1, 6, 6, 6), np.float32))
+    script = "import sys; sys.modules['torch'] = None; import rpn3d; rpn3d.main()"
+    words = [
+        "caffe",
+        "run",
+        *map(str, small),
+        "--inputs",
+        str(tmp_path / "in.npz"),
+        "--outputs",
+        str(tmp_path / "o.npz"),
+    ]
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "this needs the Python package torch, which is not installed: pip install" in done.stderr
