@@ -41,6 +41,7 @@ def train(
     from train.run import RunSettings, fast_bf16
     from train.run import train as run
 
+    fast = fast_bf16()  # asks PyTorch, whose absence is better told before minutes of preparing
     budget = make_budget(cpus=cpus)
     solvers = [NET.with_name(f"solver_{crop.strip()}.prototxt") for crop in crops.split(",")]
     for solver in solvers:
@@ -62,7 +63,7 @@ def train(
     )
     prepared = prepare_all(sources, out / "prepared", lambda text: say(text, quiet))
     settings = RunSettings(
-        seed=seed, autocast=fast_bf16() if bf16 is None else bf16, threads=budget.cpus, iterations=iterations
+        seed=seed, autocast=fast if bf16 is None else bf16, threads=budget.cpus, iterations=iterations
     )
     done = run(solvers, load_folder(prepared), out, settings, lambda text: say(text, quiet), weights)
     show(str(done), None, False, quiet)

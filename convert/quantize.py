@@ -38,14 +38,12 @@ def quantise(model: Any, calibration: Calibration) -> Any:
     """An OpenVINO model with its convolutions in int8; weights are stored as int8.
 
     Raises:
-        NetError: no samples, samples that do not fit the model's inputs, or NNCF is not installed.
+        NetError: no samples, or samples that do not fit the model's inputs.
     """
-    try:
-        import nncf
-        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
-        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-    except ModuleNotFoundError as error:
-        raise NetError(f"int8 needs the Python package {error.name}: pip install 'rpn3d[int8]'") from error
+    import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
     inputs = {port.any_name for port in model.inputs}
     if not calibration.samples:
         raise NetError("int8 needs calibration samples; give --calibration scans (or .npz files of inputs)")
