@@ -4,8 +4,10 @@ The layers before the first pooling hold most of a window's memory (24 channels 
 a few voxels around each of theirs. So they run slab by slab along z, with that many voxels more at each inner face, and
 only their pooled output is kept, an eighth of the size; the rest of the net then runs on that at once. Nothing is
 approximated: a slab's kept part sees all that it would see in the whole. In int8 the pooled output is handed over in
-the quantised steps themselves, one byte each. Peak memory falls to about 40 % of one piece; the slabs' overlap costs
-1 to 2 % of the time.
+the quantised steps themselves, one byte each.
+
+Peak memory falls to about 40 % of one piece. The overlap adds a twentieth to the first layers; int8, 320x224x304
+voxels, three interleaved runs on two cores with AVX2: 14.4, 13.1, 14.4 s in one piece, 15.4, 13.8, 13.9 s in two.
 """
 
 import itertools
