@@ -4,7 +4,7 @@ from setuptools import setup
 
 setup(
     name="rpn3d",
-    version="0.1.0",
+    version="0.2.0",
     description="Lung-nodule detection in chest CT on plain CPUs; 3-D Caffe nets to ONNX and OpenVINO",
     license="Apache-2.0",
     python_requires=">=3.11",
