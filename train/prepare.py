@@ -7,6 +7,7 @@ any moment and goes on where it was.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ class Sources:
         nodules: library of real nodules to put into scans and backgrounds.
         copies: how many copies with inserted nodules of each of those.
         per_copy: nodules put into each copy.
-        phantoms: how many synthetic CTs; phantom_seed: the first one's seed.
+        phantoms: how many synthetic CTs; phantom_seed: the first one's seed; phantom_nodules: nodules that each is to
+            hold, None: as `rpn3d phantom` draws them, 0 to 12. More of them make a crop worth more.
         workers: processes to make phantoms in.
         seed: of the insertions.
     """
@@ -59,6 +61,7 @@ class Sources:
     per_copy: int = 16
     phantoms: int = 0
     phantom_seed: int = 1000
+    phantom_nodules: int | None = None
     workers: int = 1
     seed: int = 1
 
@@ -174,7 +177,7 @@ def _phantoms(sources: Sources, folder: Path, say: Say) -> None:
         if not (folder / f"{phantom_name(seed)}.npz").is_file()
     ]
     with ProcessPoolExecutor(max_workers=sources.workers) as pool:
-        for seed, complaints in zip(seeds, pool.map(_phantom, seeds, [folder] * len(seeds)), strict=True):
+        for seed, complaints in zip(seeds, pool.map(partial(_phantom, folder=folder, nodules=sources.phantom_nodules), seeds), strict=True):
             say(f"phantom {seed}: {'; '.join(complaints) or 'ready'}")
 
 
@@ -183,8 +186,8 @@ def phantom_name(seed: int) -> str:
     return f"phantom-{seed:06d}"
 
 
-def _phantom(seed: int, folder: Path) -> tuple[str, ...]:
-    made = make_phantom(seed)
+def _phantom(seed: int, folder: Path, nodules: int | None) -> tuple[str, ...]:
+    made = make_phantom(seed, nodules=nodules)
     targets = [Annotation(n.x_mm, n.y_mm, n.z_mm, n.diameter_mm) for n in made.nodules]
     try:
         done: Prepared = prepare(made.volume, targets, (), mining=True)
