@@ -14,6 +14,7 @@ import typer
 import commands.bench
 import commands.caffe
 import commands.convert
+import commands.mine
 import commands.scans
 import commands.train
 from caffe_models.errors import CaffeWarning, Rpn3dError
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for group in (commands.scans, commands.convert, commands.train):
+for group in (commands.scans, commands.convert, commands.train, commands.mine):
     app.add_typer(group.app)
 app.add_typer(commands.caffe.app, name="caffe")
 app.add_typer(commands.bench.app, name="bench")

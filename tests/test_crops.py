@@ -1,11 +1,14 @@
 """Crops: where nodules and coordinates land, whatever the rotation; the same batch for the same iteration."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from runtime.network_input import OUTSIDE
 from train.crops import MAX_NODULES, CropSource, Sampling, cut, random_matrix
 from train.dataset import IGNORE, TARGET, DatasetError, PreparedScan
+from train.mine import Hard
 
 SHAPE = (70, 80, 90)
 BALL = (30.0, 45.0, 50.0)
@@ -95,3 +98,25 @@ def test_crops_of_scans_not_fully_annotated_are_not_mined() -> None:
 def test_nothing_to_draw_is_said() -> None:
     with pytest.raises(DatasetError, match="no prepared scan has a nodule that fits into a crop of 32 voxels"):
         CropSource([scan(diameter=30)], Sampling(crop=32, batch=1), seed=1)
+
+
+def test_false_positives_of_the_model_before_are_drawn_as_often_as_asked_the_likelier_more_often() -> None:
+    false = np.array([(10, 12, 14, 5, 0.9), (60, 70, 80, 5, 0.3)], dtype=np.float32)
+    hard = Hard("ball", false, np.array([(*BALL, 10.0, 0.9)], dtype=np.float32))
+    sampling = replace(PLAIN, random_share=0.0, hard_share=0.5, scale=(1.0, 1.0), tilt_deg=0.0)
+    source = CropSource([scan()], sampling, seed=1, hard=[hard])
+    rows = [source.draw(i).nodules[k, 0] for i in range(100) for k in range(2)]
+    with_ball = sum(row[4] == TARGET for row in rows)
+    assert 80 <= with_ball <= 120  # the ball lies beyond 32 voxels of either false positive
+    drawn = np.bincount(np.random.default_rng(0).choice(2, 1000, p=source._false_weights), minlength=2)
+    assert drawn[0] / drawn[1] == pytest.approx(3.0, rel=0.2)  # 0.9 against 0.3
+    source.close()
+
+
+def test_a_missed_nodule_is_drawn_more_often_than_one_the_model_was_sure_of() -> None:
+    two = scan()
+    nodules = np.array([(*BALL, 10.0, TARGET), (20.0, 20.0, 20.0, 10.0, TARGET)], dtype=np.float32)
+    hard = Hard("ball", np.zeros((0, 5), np.float32), np.array([(*BALL, 10, 1.0), (20, 20, 20, 10, 0.0)], np.float32))
+    source = CropSource([replace(two, nodules=nodules)], PLAIN, seed=1, hard=[hard])
+    assert source._weights.tolist() == pytest.approx([0.25, 0.75])  # 1 and missed_weight = 3
+    source.close()

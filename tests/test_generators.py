@@ -44,7 +44,7 @@ def test_text_and_generator_agree(root: Path) -> None:
 
 def test_write_makes_all_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in rpn3d.write(tmp_path)) == sorted(path.name for path in tmp_path.iterdir())
-    assert len(rpn3d.generate()) == 7
+    assert len(rpn3d.generate()) == 10
 
 
 def test_the_151_layers(nets: dict[str, Net]) -> None:
@@ -53,13 +53,19 @@ def test_the_151_layers(nets: dict[str, Net]) -> None:
         assert Counter(layer.spec.type for layer in nets[name].layers) == COUNTS
 
 
-def test_crop_sizes_differ_in_the_settings_of_the_crops_alone() -> None:
+def test_crop_sizes_differ_in_crops_and_in_how_many_negatives_are_chosen() -> None:
     texts = rpn3d.generate()
-    stripped = {
-        re.sub(r'(layer: "crops" param_str: )".*\}"', r"\1", texts[f"train_{n}.prototxt"]) for n in (32, 64, 128)
-    }
+    settings = re.compile(r'(layer: "(?:crops|hard_negatives)" param_str: )".*\}"')
+    stripped = {settings.sub(r"\1", texts[f"train_{n}.prototxt"]) for n in (32, 64, 128)}
     assert len(stripped) == 1
     assert len({texts[f"train_{n}.prototxt"] for n in (32, 64, 128)}) == 3
+
+
+def test_the_weighted_net_differs_in_its_two_classification_losses(root: Path) -> None:
+    net = Net.from_prototxt(root / "prototxt" / "rpn3d" / "train_128_weighted.prototxt", "TRAIN")
+    moved = {"SigmoidCrossEntropyLoss": 0, "Python": 5}
+    assert Counter(layer.spec.type for layer in net.layers) == Counter({**COUNTS, **moved})
+    assert dict(net.loss_tops) == {"loss_pos": 0.5, "loss_neg": 0.5, "loss_reg": 1.0}
 
 
 def test_deploy_and_train_share_all_weights(nets: dict[str, Net]) -> None:
@@ -105,12 +111,15 @@ def test_multiply_adds_per_crop(nets: dict[str, Net], crop: int, expected: float
     assert total / 1e9 == pytest.approx(expected, rel=0.005)
 
 
-@pytest.mark.parametrize("level", rpn3d.LEVELS, ids=lambda level: str(level.crop))
-def test_solvers(root: Path, level: rpn3d.Level) -> None:
-    message = read_text(root / "prototxt" / "rpn3d" / f"solver_{level.crop}.prototxt", "SolverParameter")
+@pytest.mark.parametrize("stage", rpn3d.STAGES, ids=lambda stage: stage.name)
+def test_solvers(root: Path, stage: rpn3d.Stage) -> None:
+    message = read_text(root / "prototxt" / "rpn3d" / f"solver_{stage.name}.prototxt", "SolverParameter")
     settings = read_settings(message)
-    base_lr = {32: 0.01, 64: 0.0025, 128: 0.0006}  # falls with the batch: 16, 4, 1
-    assert (settings.type, settings.policy.name, settings.policy.base_lr) == ("SGD", "step", base_lr[level.crop])
-    assert (settings.policy.gamma, settings.rule.momentum, settings.weight_decay) == (0.1, 0.9, 1e-4)
-    assert settings.max_iter == level.max_iter
+    base_lr = {32: 0.01, 64: 0.0025, 128: 0.0006}[stage.crop]  # falls with the batch: 16, 4, 1
+    refines = stage.name.startswith("level")
+    assert (settings.type, settings.policy.name) == ("SGD", "poly" if refines else "step")
+    assert (settings.policy.base_lr, settings.rule.momentum, settings.weight_decay) == (base_lr, 0.9, 1e-4)
+    assert settings.policy.power == 1 if refines else settings.policy.gamma == 0.1
+    assert settings.max_iter == stage.max_iter
+    assert message.get_str("net") == stage.net
     assert message.get_str("solver_mode") == "CPU"

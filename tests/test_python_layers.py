@@ -1,5 +1,6 @@
 """The Python layers of the train nets, alone on small blobs, and in the whole net."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,3 +223,35 @@ def test_nothing_reads_memory_that_nobody_wrote(tmp_path: Path, autocast: bool) 
     assert all(np.isfinite(loss) for loss in result.losses.values())
     weights = solver.net.weights()
     assert [(name, i) for name in weights for i, blob in enumerate(weights[name]) if not np.isfinite(blob).all()] == []
+
+
+def weighted(logit: torch.Tensor, label: list[float], gamma: float = 1.0) -> torch.Tensor:
+    net = layer_net(
+        "weighted_loss", {"logit": tuple(logit.shape), "label": tuple(logit.shape)}, ["loss"], f'{{"gamma": {gamma}}}'
+    )
+    assert net.shapes["loss"] == ()
+    return net.forward({"logit": logit, "label": torch.tensor(label)[:, None]})["loss"]
+
+
+def test_the_weighted_loss_counts_a_sample_by_how_wrong_it_is() -> None:
+    """Negatives at p = 0.5 and 0.75: losses ln 2 and ln 4, weights 0.5 and 0.75; a label of -1 counts nothing.
+
+    (0.5 ln 2 + 0.75 ln 4) / 1.25 = 1.6 ln 2, where the plain mean would be 1.5 ln 2.
+    """
+    logit = torch.tensor([[0.0], [math.log(3.0)], [9.0]])
+    assert float(weighted(logit, [0, 0, -1])) == pytest.approx(1.6 * math.log(2.0), rel=1e-6)
+    assert float(weighted(logit, [0, 0, -1], gamma=2.0)) == pytest.approx(
+        (0.25 + 0.5625 * 2) / 0.8125 * math.log(2.0), rel=1e-6
+    )
+
+
+def test_the_weights_of_the_weighted_loss_have_no_gradient_of_their_own() -> None:
+    """d loss / d logit = w (p - label) / sum w: 0.5 * 0.5 / 1.25 and 0.75 * 0.75 / 1.25."""
+    logit = torch.tensor([[0.0], [math.log(3.0)]], requires_grad=True)
+    weighted(logit, [0, 0]).backward()
+    assert logit.grad is not None
+    assert logit.grad[:, 0].tolist() == pytest.approx([0.2, 0.45], rel=1e-6)
+
+
+def test_the_weighted_loss_of_nothing_is_nothing() -> None:
+    assert float(weighted(torch.tensor([[3.0], [4.0]]), [-1, -1])) == 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_models.generators.rpn3d import Level, solver, train_net
+from caffe_models.generators.rpn3d import Stage, solver, train_net
 from caffe_models.weights import read_caffemodel
 from train.dataset import PreparedScan
 from train.run import RunSettings, newest, train, train_level
@@ -27,7 +27,7 @@ def solver_path(tmp_path: Path) -> Path:
     """Crops of 16, so that an iteration takes a tenth of a second."""
     (tmp_path / "train_16.prototxt").write_text(train_net(16, 2))
     path = tmp_path / "solver_16.prototxt"
-    path.write_text(solver(Level(crop=16, batch=2, base_lr=0.01, max_iter=4, stepsize=3, snapshot=2)))
+    path.write_text(solver(Stage(name="16", crop=16, batch=2, base_lr=0.01, max_iter=4, stepsize=3, snapshot=2)))
     return path
 
 

@@ -14,10 +14,13 @@ from scipy import ndimage
 
 from runtime.network_input import OUTSIDE, STRIDE, to_input
 from train.dataset import IGNORE, TARGET, DatasetError, PreparedScan
+from train.mine import Hard
 from train.python_layers import CropBatch
 
 PADDING = -1.0
 MAX_NODULES = 12
+UNKNOWN = 0.5
+"""How sure a model is taken to be of a nodule that it was not asked about."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class Sampling:
         crop: edge of the cubic crop in voxels, a multiple of 16.
         batch: crops in a batch.
         random_share: share of crops drawn anywhere in the lungs instead of round a nodule (the original: 0.3).
+        hard_share: share of crops drawn round a false positive of the model before, where there are any; `random_share`
+            is of the others.
         small_weight: how much more often a nodule under 10 mm is drawn than a larger one.
+        missed_weight: how much more often a nodule that the model before missed is drawn than one it was sure of.
         bound_voxel: least distance of the drawn nodule's centre from the crop's faces (the original: 12).
         scale: range of random magnification.
         tilt_deg: largest rotation about the x and y axes; about z it is free.
@@ -40,7 +46,9 @@ class Sampling:
     crop: int
     batch: int
     random_share: float = 0.3
+    hard_share: float = 0.4
     small_weight: float = 2.0
+    missed_weight: float = 3.0
     bound_voxel: float = 12.0
     scale: tuple[float, float] = (0.8, 1.25)
     tilt_deg: float = 15.0
@@ -64,11 +72,15 @@ class CropSource:
 
     One batch is drawn ahead by a thread: SciPy's resampling and PyTorch both let go of the interpreter lock.
 
+    Args:
+        hard: what a model got wrong on these scans (`train.mine`); crops are then drawn round its false positives,
+            the likelier ones more often, and round nodules the more often, the less it was sure of them.
+
     Raises:
         DatasetError: no scan has a nodule that fits into the crop.
     """
 
-    def __init__(self, scans: Sequence[PreparedScan], sampling: Sampling, seed: int) -> None:
+    def __init__(self, scans: Sequence[PreparedScan], sampling: Sampling, seed: int, hard: Sequence[Hard] = ()) -> None:
         self.scans = list(scans)
         self.sampling = sampling
         self.seed = seed
@@ -81,8 +93,13 @@ class CropSource:
         if not self._targets:
             raise DatasetError(f"no prepared scan has a nodule that fits into a crop of {sampling.crop} voxels")
         diameters = np.array([self.scans[s].nodules[n, 3] for s, n in self._targets])
-        weights = np.where(diameters < 10.0, sampling.small_weight, 1.0)
-        self._weights = weights / weights.sum()
+        number = {scan.seriesuid: s for s, scan in enumerate(self.scans)}
+        self._false = [(number[one.seriesuid], row) for one in hard for row in one.false_positives]
+        self._false_weights = _shares([row[4] for _, row in self._false])
+        sure = {(number[one.seriesuid], _place(row)): float(row[4]) for one in hard for row in one.nodules}
+        missed = np.array([1.0 - sure.get((s, _place(self.scans[s].nodules[n])), UNKNOWN) for s, n in self._targets])
+        small = np.where(diameters < 10.0, sampling.small_weight, 1.0)
+        self._weights = _shares(small * (1.0 + (sampling.missed_weight - 1.0) * missed))
         self._lung_voxels = [np.flatnonzero(scan.lung).astype(np.int32) for scan in self.scans]
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crops")
         self._ahead: dict[int, Future[CropBatch]] = {}
@@ -110,6 +127,11 @@ class CropSource:
     def _draw_crop(self, rng: np.random.Generator) -> Crop:
         size = self.sampling.crop
         middle = (size - 1) / 2.0
+        if self._false and rng.random() < self.sampling.hard_share:
+            s, mark = self._false[int(rng.choice(len(self._false), p=self._false_weights))]
+            bound = min(self.sampling.bound_voxel * size / 128.0 + 4.0, middle)
+            target = rng.uniform(bound, size - 1 - bound, 3)
+            return cut(self.scans[s], mark[:3].astype(np.float64), target, self.sampling, rng)
         if rng.random() < self.sampling.random_share:
             s = int(rng.integers(len(self.scans)))
             flat = self._lung_voxels[s]
@@ -121,6 +143,17 @@ class CropSource:
         bound = min(max(self.sampling.bound_voxel * size / 128.0 + 4.0, 0.6 * float(nodule[3])), middle)
         target = rng.uniform(bound, size - 1 - bound, 3) if bound < middle else np.full(3, middle)
         return cut(self.scans[s], nodule[:3].astype(np.float64), target, self.sampling, rng)
+
+
+def _place(row: NDArray[np.float32]) -> tuple[float, ...]:
+    """A nodule's centre as a key: to a tenth of a voxel, as far as files agree."""
+    return tuple(np.round(row[:3].astype(np.float64), 1).tolist())
+
+
+def _shares(weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights that add up to 1."""
+    array = np.asarray(weights, dtype=np.float64)
+    return array / array.sum() if len(array) else array
 
 
 def random_matrix(sampling: Sampling, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -177,7 +177,8 @@ def _phantoms(sources: Sources, folder: Path, say: Say) -> None:
         if not (folder / f"{phantom_name(seed)}.npz").is_file()
     ]
     with ProcessPoolExecutor(max_workers=sources.workers) as pool:
-        for seed, complaints in zip(seeds, pool.map(partial(_phantom, folder=folder, nodules=sources.phantom_nodules), seeds), strict=True):
+        make = partial(_phantom, folder=folder, nodules=sources.phantom_nodules)
+        for seed, complaints in zip(seeds, pool.map(make, seeds), strict=True):
             say(f"phantom {seed}: {'; '.join(complaints) or 'ready'}")
 
 

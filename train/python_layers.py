@@ -1,4 +1,4 @@
-"""The three Python layers of rpn3d's train nets: crops in, targets beside the head, hard negatives into the losses.
+"""The Python layers of rpn3d's train nets: crops in, targets beside the head, hard negatives into the losses.
 
 They are entries of Caffe's Python layer registry under the module name `rpn3d`; import this module before a train net
 is read. Random choices draw from PyTorch's generator, which the solver seeds anew in every iteration.
@@ -20,6 +20,9 @@ from caffe_models.rpn.targets import IGNORED, NEGATIVE, POSITIVE, TargetRule, an
 
 if TYPE_CHECKING:
     import torch
+
+LEAST_WRONG = 1e-6
+"""Keeps the weights of samples that are all right from vanishing together."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +241,41 @@ class HardNegatives(PythonLayer):
             wanted = min(len(pools) * self.settings["num_hard"], len(pool))
             plain.append(pool[torch.topk(logits.reshape(-1)[pool].float(), wanted).indices])
         return torch.cat(plain)
+
+
+@register_python("rpn3d", "weighted_loss")
+class WeightedLoss(PythonLayer):
+    """Cross entropy in which a sample counts the more, the more wrong it is: what the last level of mining trains with.
+
+    Bottoms: logit (n, 1), label of the same shape, 1 or 0, or -1 for a place that is filled up. Top: the scalar
+
+        sum(w_i l_i) / sum(w_i),  w_i = |label_i - sigmoid(logit_i)|^gamma
+
+    with l_i the cross entropy; the weights take part as numbers, without a gradient of their own. It differs from the
+    focal loss (Lin et al. 2017) in that it is divided by the weights' sum instead of the number of samples, so that the
+    two classification parts keep their size against each other and against the regression. 0 where nothing is labelled.
+    """
+
+    def __init__(self, param: Mapping[str, Any], spec: LayerSpec) -> None:
+        super().__init__(param, spec)
+        self.settings = _settings(param, spec, {"gamma": 1.0})
+
+    def infer_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        logit, label = _bottoms(self.spec, bottoms, 2)
+        if logit != label:
+            raise self.spec.error(f"bottoms of shapes {logit} and {label}; allowed: two of one shape")
+        return [()]
+
+    def forward(self, tensors: Sequence["torch.Tensor"]) -> list["torch.Tensor"]:
+        import torch
+        from torch.nn import functional as F
+
+        logit, label = tensors[0].float(), tensors[1]
+        counted = (label != IGNORED).float()
+        wrong = (label - torch.sigmoid(logit.detach())).abs()
+        weight = counted * wrong.clamp_min(LEAST_WRONG) ** self.settings["gamma"]
+        loss = F.binary_cross_entropy_with_logits(logit, label * counted, reduction="none")
+        return [(weight * loss).sum() / weight.sum().clamp_min(LEAST_WRONG)]
 
 
 def _bottoms(spec: LayerSpec, bottoms: Sequence[Shape], count: int) -> Sequence[Shape]:

@@ -18,36 +18,50 @@ DEPLOY_VOXELS = 128
 
 
 @dataclass(frozen=True)
-class Level:
-    """One step of the crop schedule: the net is trained at 32, goes on from there at 64, then at 128.
+class Stage:
+    """One step of training, from the weights of the one before: its solver is `solver_<name>.prototxt`.
+
+    The first level of hard mining is the crop schedule, 32, 64 and 128. Levels 2 and 3 draw from what the model before
+    got wrong, with a learning rate that falls to nothing ("poly"), since they only refine; level 3 has the weighted
+    loss.
 
     The team's base_lr is 0.01. Memory and time shrink the batch as the crop grows, and base_lr with it (linear scaling,
     Goyal et al. 2017): at crop 64 in batches of 4, 0.01 took the losses from 0.31 back to 0.5, and left them there.
     """
 
+    name: str
     crop: int
     batch: int
     base_lr: float
     max_iter: int
-    stepsize: int
-    snapshot: int
+    stepsize: int | None
+    weighted: bool = False
+    snapshot: int = 100
+
+    @property
+    def net(self) -> str:
+        """Name of its train net's file."""
+        return f"train_{self.crop}{'_weighted' * self.weighted}.prototxt"
 
 
-LEVELS = (
-    Level(32, 16, 0.01, 2800, 2400, 100),
-    Level(64, 4, 0.0025, 1200, 900, 100),
-    Level(128, 1, 0.0006, 2000, 1400, 100),
+STAGES = (
+    Stage("32", 32, 16, 0.01, 2800, 2400),
+    Stage("64", 64, 4, 0.0025, 1200, 900),
+    Stage("128", 128, 1, 0.0006, 2000, 1400),
+    Stage("level2", 64, 4, 0.0025, 1200, None),
+    Stage("level3", 128, 1, 0.0006, 1000, None, weighted=True),
 )
 
 
 # Weight decay: 1e-4, of the DSB2017 ancestor, not the team's 1e-6. With momentum 0.9 a weight loses 10 base_lr decay
 # of itself an iteration: in 3000 iterations 3 % against 0.03 %, which is none. With few real nodules some is due.
 WEIGHT_DECAY = 1e-4
+POLY = 'lr_policy: "poly"\npower: 1'
 
 _NOTE = "Written by caffe_models/generators/rpn3d.py; change it there and run it again."
 
 
-def train_net(crop: int, batch: int) -> str:
+def train_net(crop: int, batch: int, weighted: bool = False) -> str:
     """The 151 layers of training: crops, net, targets, hard negatives, three losses."""
     net = NetText("rpn3d", _NOTE)
     crops = {"batch": batch, "crop": crop, "max_nodules": MAX_NODULES}
@@ -67,12 +81,18 @@ def train_net(crop: int, batch: int) -> str:
         "delta_inside",
         "delta_outside",
     ]
-    choice = {"num_hard": 5, "pool": 800, "max_positives": MAX_NODULES}
+    # the original's 5 for each crop; one crop of 128 holds as much lung as the 8 of 64 that it takes the place of
+    choice = {"num_hard": 20 if crop == 128 else 5, "pool": 800 * (crop // 64 or 1) ** 3, "max_positives": MAX_NODULES}
     net.python("hard_negatives", [*anchors, "mining"], tops, choice)
     ignore = "  loss_param { ignore_label: -1 normalization: VALID }\n"  # -1 fills up: the blobs have a fixed size
     for sign in ("pos", "neg"):
         bottoms = [f"{sign}_logit", f"{sign}_label"]
-        net.layer(f"loss_{sign}", "SigmoidCrossEntropyLoss", bottoms, [f"loss_{sign}"], "  loss_weight: 0.5\n" + ignore)
+        if weighted:
+            name, param = f"loss_{sign}", {"gamma": 1.0}
+            net.python(name, bottoms, [name], param, entry="weighted_loss", loss_weight=0.5)
+        else:
+            text = "  loss_weight: 0.5\n" + ignore
+            net.layer(f"loss_{sign}", "SigmoidCrossEntropyLoss", bottoms, [f"loss_{sign}"], text)
     net.layer("loss_reg", "SmoothL1Loss", tops[4:], ["loss_reg"], "  loss_weight: 1\n")
     return net.text()
 
@@ -88,21 +108,20 @@ def deploy_net() -> str:
     return net.text()
 
 
-def solver(level: Level) -> str:
-    """The solver of one level: SGD in steps, as the team trained."""
+def solver(stage: Stage) -> str:
+    """The solver of one stage: SGD in steps, as the team trained, or falling to nothing."""
+    policy = f'lr_policy: "step"\ngamma: 0.1\nstepsize: {stage.stepsize}' if stage.stepsize else POLY
     return f"""# {_NOTE}
-net: "train_{level.crop}.prototxt"
+net: "{stage.net}"
 type: "SGD"
-base_lr: {level.base_lr:g}
-lr_policy: "step"
-gamma: 0.1
-stepsize: {level.stepsize}
+base_lr: {stage.base_lr:g}
+{policy}
 momentum: 0.9
 weight_decay: {WEIGHT_DECAY:g}
-max_iter: {level.max_iter}
+max_iter: {stage.max_iter}
 display: 20
-snapshot: {level.snapshot}
-snapshot_prefix: "rpn3d_{level.crop}"
+snapshot: {stage.snapshot}
+snapshot_prefix: "rpn3d_{stage.name}"
 random_seed: 1
 solver_mode: CPU
 """
@@ -111,9 +130,9 @@ solver_mode: CPU
 def generate() -> dict[str, str]:
     """All texts by file name."""
     texts = {"deploy.prototxt": deploy_net()}
-    for level in LEVELS:
-        texts[f"train_{level.crop}.prototxt"] = train_net(level.crop, level.batch)
-        texts[f"solver_{level.crop}.prototxt"] = solver(level)
+    for stage in STAGES:
+        texts[stage.net] = train_net(stage.crop, stage.batch, stage.weighted)
+        texts[f"solver_{stage.name}.prototxt"] = solver(stage)
     return texts
 
 

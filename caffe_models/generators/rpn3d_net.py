@@ -79,10 +79,20 @@ class NetText:
             bottom = self.residual_block(f"{name}_{block}", bottom, channels, shortcut and block == 1)
         return bottom
 
-    def python(self, name: str, bottoms: Sequence[str], tops: Sequence[str], param: Mapping[str, Any]) -> None:
-        """A layer of the registry `rpn3d`, with its settings as JSON."""
+    def python(
+        self,
+        name: str,
+        bottoms: Sequence[str],
+        tops: Sequence[str],
+        param: Mapping[str, Any],
+        *,
+        entry: str | None = None,
+        loss_weight: float | None = None,
+    ) -> None:
+        """A layer of the registry `rpn3d` (its `entry`, by default its own name), with its settings as JSON."""
         settings = json.dumps(param).replace('"', '\\"')
-        body = f'  python_param {{ module: "rpn3d" layer: "{name}" param_str: "{settings}" }}\n'
+        body = "" if loss_weight is None else f"  loss_weight: {loss_weight:g}\n"
+        body += f'  python_param {{ module: "rpn3d" layer: "{entry or name}" param_str: "{settings}" }}\n'
         self.layer(name, "Python", bottoms, tops, body)
 
     def reshape(self, name: str, bottom: str, dims: Sequence[int]) -> str:
