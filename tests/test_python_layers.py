@@ -248,7 +248,7 @@ def test_the_weighted_loss_counts_a_sample_by_how_wrong_it_is() -> None:
 def test_the_weights_of_the_weighted_loss_have_no_gradient_of_their_own() -> None:
     """d loss / d logit = w (p - label) / sum w: 0.5 * 0.5 / 1.25 and 0.75 * 0.75 / 1.25."""
     logit = torch.tensor([[0.0], [math.log(3.0)]], requires_grad=True)
-    weighted(logit, [0, 0]).backward()
+    weighted(logit, [0, 0]).backward()  # type: ignore[no-untyped-call]
     assert logit.grad is not None
     assert logit.grad[:, 0].tolist() == pytest.approx([0.2, 0.45], rel=1e-6)
 
