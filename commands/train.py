@@ -34,11 +34,14 @@ def train(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train the detector; a run that was stopped goes on from its last snapshot."""
+    """Train the detector; a run that was stopped goes on from its last snapshot.
+
+    Ctrl-C and SIGTERM end the run after the present iteration with a snapshot (exit code 130, 143); SIGHUP writes one.
+    """
     from runtime.budget import make_budget
     from train.dataset import load_folder
     from train.prepare import Sources, prepare_all
-    from train.run import RunSettings, fast_bf16
+    from train.run import RunSettings, TrainingStopped, fast_bf16
     from train.run import train as run
 
     fast = fast_bf16()  # asks PyTorch, whose absence is better told before minutes of preparing
@@ -65,5 +68,9 @@ def train(
     settings = RunSettings(
         seed=seed, autocast=fast if bf16 is None else bf16, threads=budget.cpus, iterations=iterations
     )
-    done = run(solvers, load_folder(prepared), out, settings, lambda text: say(text, quiet), weights)
+    try:
+        done = run(solvers, load_folder(prepared), out, settings, lambda text: say(text, quiet), weights)
+    except TrainingStopped as stopped:
+        say(str(stopped), quiet)
+        raise typer.Exit(128 + stopped.number) from stopped
     show(str(done), None, False, quiet)

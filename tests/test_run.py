@@ -9,7 +9,9 @@ import pytest
 from caffe_models.generators.rpn3d import Stage, solver, train_net
 from caffe_models.weights import read_caffemodel
 from train.dataset import PreparedScan
-from train.run import RunSettings, newest, train, train_level
+from train.level import train_level
+from train.run import RunSettings, train
+from train.snapshots import Snapshots
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_a_broken_snapshot_is_passed_over_and_said(
 ) -> None:
     folder = tmp_path / "level"
     train_level(solver_path, scans, folder, None, settings(), lambda _: None)
-    newest(folder, ".solverstate")[0].write_bytes(b"cut off")
+    Snapshots(folder, "rpn3d_16").newest(".solverstate")[0].write_bytes(b"cut off")
     said: list[str] = []
     train_level(solver_path, scans, folder, None, settings(), said.append)
     assert said[0].startswith("passed over: ")
@@ -79,7 +81,7 @@ def test_a_level_starts_from_the_weights_of_the_one_before(
     second.write_text(solver_path.read_text().replace("base_lr: 0.01", "base_lr: 0"))
     out = train([solver_path, second], scans, tmp_path / "run", settings(2), lambda _: None)
     assert out.parent.name == "cropb"
-    before = read_caffemodel(newest(tmp_path / "run" / "crop16", ".caffemodel")[0])
+    before = read_caffemodel(Snapshots(tmp_path / "run" / "crop16", "rpn3d_16").newest(".caffemodel")[0])
     after = read_caffemodel(out)
     assert np.array_equal(before["head_conv"][0], after["head_conv"][0])
     assert losses(tmp_path / "run" / "crop16") != losses(tmp_path / "run" / "cropb")

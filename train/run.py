@@ -5,42 +5,19 @@ A run is a folder. Each level has its own folder in it, `crop32`, `crop64`, `cro
 iteration alone, so what follows is what would have followed.
 """
 
-import json
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 
-from caffe_models.errors import WeightsError
-from caffe_models.solver import Solver
-from train.crops import CropSource, Sampling
+from caffe_models.errors import Rpn3dError, WeightsError
 from train.dataset import PreparedScan
-from train.python_layers import Crops, set_source
-from train.step_log import cut
+from train.level import RunSettings as RunSettings
+from train.level import Surroundings, train_level
+from train.level import TrainingStopped as TrainingStopped
+from train.stop_signals import StopSignals
 
-LOG_NAME = "log.jsonl"
-MEAN_OVER = 50
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How to run.
-
-    Attributes:
-        seed: of crops, fillers and dropout.
-        autocast: forward and backward in bfloat16; weights and updates stay float32.
-        threads: for PyTorch.
-        iterations: stop each level after this many; None: at its solver's max_iter.
-        say_every: iterations between lines of progress.
-    """
-
-    seed: int = 1
-    autocast: bool = True
-    threads: int = 2
-    iterations: int | None = None
-    say_every: int = 20
+LOCK_NAME = ".lock"
 
 
 def fast_bf16() -> bool:
@@ -49,81 +26,6 @@ def fast_bf16() -> bool:
 
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
-
-
-def newest(folder: Path, suffix: str) -> list[Path]:
-    """Snapshots of a level by iteration, the newest first; `suffix` is .solverstate or .caffemodel."""
-    found = folder.glob(f"[!.]*_iter_*{suffix}")  # a name with a dot in front was left by a run killed while writing
-    return sorted(found, key=lambda path: int(path.stem.rpartition("_")[2]), reverse=True)
-
-
-def train_level(
-    solver_path: Path,
-    scans: Sequence[PreparedScan],
-    folder: Path,
-    weights: Path | None,
-    settings: RunSettings,
-    say: Callable[[str], None],
-) -> Path:
-    """Train one level in `folder`, from `weights` or from its own last snapshot.
-
-    Returns:
-        The .caffemodel of the last iteration.
-
-    Raises:
-        DatasetError, PrototxtError, WeightsError: data, net or weights that do not fit.
-    """
-    import torch
-
-    torch.set_num_threads(settings.threads)
-    folder.mkdir(parents=True, exist_ok=True)
-    solver = Solver.from_prototxt(solver_path, weights=weights, seed=settings.seed, autocast=settings.autocast)
-    solver.snapshot_prefix = str(folder / Path(solver.settings.snapshot_prefix).name)
-    _resume(solver, folder, say)
-    source = CropSource(scans, sampling_of(solver), settings.seed)
-    set_source(solver.net, lambda: source(solver.iteration))
-    last = settings.iterations or solver.settings.max_iter
-    recent: deque[Mapping[str, float]] = deque(maxlen=MEAN_OVER)
-    start, first = time.perf_counter(), solver.iteration
-    with (folder / LOG_NAME).open("a", encoding="utf-8") as log:
-        while solver.iteration < last:
-            step = solver.step()
-            recent.append(step.losses)
-            seconds = round(time.perf_counter() - start, 3)
-            line = {"iteration": step.iteration, "lr": step.lr, "losses": step.losses, "seconds": seconds}
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            if solver.iteration % settings.say_every == 0 or solver.iteration == last:
-                left = seconds / (solver.iteration - first) * (last - solver.iteration)
-                means = ", ".join(f"{name} {fmean(losses[name] for losses in recent):.4f}" for name in step.losses)
-                say(f"{folder.name} {solver.iteration}/{last}: {means}, lr {step.lr:g}, {left / 60:.1f} min left")
-    if not newest(folder, ".caffemodel") or not newest(folder, ".caffemodel")[0].stem.endswith(f"_{last}"):
-        solver.snapshot()
-    source.close()
-    return newest(folder, ".caffemodel")[0]
-
-
-def sampling_of(solver: Solver) -> Sampling:
-    """The crop and batch that the train net's `crops` layer asks for."""
-    for layer in solver.net.layers:
-        held = getattr(layer, "implementation", None)
-        if isinstance(held, Crops):
-            return Sampling(crop=held.settings["crop"], batch=held.settings["batch"])
-    raise WeightsError(f"net {solver.net.name} has no layer `crops`; it cannot be trained on scans")
-
-
-def _resume(solver: Solver, folder: Path, say: Callable[[str], None]) -> None:
-    """Go on from the newest snapshot that is whole; a broken one is passed over, and said."""
-    for state in newest(folder, ".solverstate"):
-        try:
-            solver.restore(state)
-        except WeightsError as error:
-            say(f"passed over: {error}")
-            continue
-        say(f"{folder.name}: goes on from {state.name}")
-        if (folder / LOG_NAME).is_file():
-            cut(folder / LOG_NAME, solver.iteration)
-        return
 
 
 def train(
@@ -136,14 +38,49 @@ def train(
 ) -> Path:
     """Run the schedule: each solver from the weights of the one before; the path of the last weights.
 
+    Ctrl-C and SIGTERM end it after the iteration that is being done, with a snapshot; SIGHUP has one written.
+
     Args:
         solvers: one solver prototxt a level, such as solver_32, solver_64, solver_128.
         out: the run's folder; a level whose folder holds its last snapshot is not run again.
         weights: to start the first level from; None: its fillers.
+
+    Raises:
+        Rpn3dError: see `train_level`; or another run is at work in `out`.
+        TrainingStopped: by a signal.
     """
-    for solver in solvers:
-        folder = out / solver.stem.replace("solver_", "crop")
-        weights = train_level(solver, scans, folder, weights, settings, say)
+    with only_run(out), StopSignals() as signals:
+        for solver in solvers:
+            folder = out / solver.stem.replace("solver_", "crop")
+            weights = train_level(solver, scans, folder, weights, settings, say, Surroundings(signals))
     if weights is None:
         raise WeightsError("no solver was given, nothing was trained")
     return weights
+
+
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Hold the folder for this run; the system lets go of it however the process ends.
+
+    Raises:
+        Rpn3dError: another process holds it: two runs would write over each other's snapshots.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has none
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK_NAME).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise Rpn3dError(
+                f"{out}: process {lock.read().strip() or '(unknown)'} trains there already; wait for it, stop it, or "
+                "give another folder"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
