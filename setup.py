@@ -43,11 +43,12 @@ setup(
         "typer",
     ],
     extras_require={
-        "train": ["torch"],
+        "train": ["torch", "tensorboard"],
         "int8": ["nncf"],
         "bench": ["torch", "onnxruntime", "opencv-python-headless>=4.13,<5"],  # 5 has no Caffe importer any more
         "test": [
             "torch",
+            "tensorboard",
             "nncf",
             "onnxruntime",
             "opencv-python-headless>=4.13,<5",

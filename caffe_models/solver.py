@@ -92,6 +92,9 @@ class Solver:
         self.iteration = 0
         self.snapshot_prefix = settings.snapshot_prefix
         """Start of the snapshots' names, relative to the working folder unless absolute; may be set."""
+        self.keep: tuple[str, ...] = ()
+        """Blobs of which `kept` is to hold the values of the last pass, for whoever wants to look at them."""
+        self.kept: dict[str, torch.Tensor] = {}
         self._lr_state = LrState()
         self._recent: deque[float] = deque(maxlen=settings.average_loss)
         self.test_nets: list[Net] = []
@@ -228,13 +231,14 @@ class Solver:
             torch.default_generator.manual_seed(int(state[0]) >> 1)
             for one in feeds:
                 with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-                    values = self.net.forward(one)
+                    values = self.net.forward(one, keep=self.keep)
                     loss = self.net.total_loss(values)
                 if loss.requires_grad:  # with every blob frozen only statistics are measured anew
                     loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item() / len(feeds)
                 for top in tops:
                     sums[top] += float(values[top].detach().sum()) / len(feeds)
+                self.kept = {blob: values[blob].detach() for blob in self.keep}
                 del values, loss
         self._recent.append(total)
         policy = self.settings.policy

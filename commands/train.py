@@ -10,6 +10,9 @@ from commands.options import NET, Cpus, Out, Quiet, say, show
 
 app = typer.Typer()
 
+VALIDATION_SEED = 500
+"""Of the first synthetic CT to validate on; those that are trained on begin at 1000."""
+
 
 @app.command(epilog="Example: rpn3d train -o run --phantoms 40 --nodules cubes.npz --background lungs.npz")
 def train(
@@ -26,6 +29,15 @@ def train(
     crops: Annotated[str, typer.Option(help="Schedule, each from the weights before.")] = "32,64,128",
     iterations: Annotated[int | None, typer.Option(min=1, help="Of each level; default: max_iter.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
+    mined: Annotated[Path | None, typer.Option(help="Hard examples to draw crops from, of `rpn3d mine`.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="Folder of prepared scans to validate on.")] = None,
+    validation_phantoms: Annotated[
+        int, typer.Option(min=0, help="Synthetic CTs to validate on, if no --validation is given.")
+    ] = 2,
+    validate_every: Annotated[
+        int, typer.Option(min=0, help="Iterations between two validations; 0: at each level's end alone.")
+    ] = 200,
+    keep: Annotated[int, typer.Option(min=0, help="Snapshots kept of each level, the last ones; 0: all.")] = 3,
     seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
     cpus: Cpus = None,
     bf16: Annotated[
@@ -40,9 +52,11 @@ def train(
     """
     from runtime.budget import make_budget
     from train.dataset import load_folder
+    from train.mine import load
     from train.prepare import Sources, prepare_all
     from train.run import RunSettings, TrainingStopped, fast_bf16
     from train.run import train as run
+    from train.validation import Validation
 
     fast = fast_bf16()  # asks PyTorch, whose absence is better told before minutes of preparing
     budget = make_budget(cpus=cpus)
@@ -66,10 +80,25 @@ def train(
     )
     prepared = prepare_all(sources, out / "prepared", lambda text: say(text, quiet))
     settings = RunSettings(
-        seed=seed, autocast=fast if bf16 is None else bf16, threads=budget.cpus, iterations=iterations
+        seed=seed,
+        autocast=fast if bf16 is None else bf16,
+        threads=budget.cpus,
+        iterations=iterations,
+        keep=keep,
+        quiet=quiet,
     )
+    if validation is None and validation_phantoms:
+        others = Sources(phantoms=validation_phantoms, phantom_seed=VALIDATION_SEED, workers=budget.cpus)
+        validation = prepare_all(others, out / "validation", lambda text: say(text, quiet))
+    if validation is None:
+        say("nothing to validate on: no best model is kept (--validation, --validation-phantoms)", quiet)
+    tried = validation and Validation(tuple(load_folder(validation)), NET, validate_every, budget)
+    drawn = load_folder(prepared)
+    hard = load(mined, drawn) if mined is not None else ()
     try:
-        done = run(solvers, load_folder(prepared), out, settings, lambda text: say(text, quiet), weights)
+        done = run(
+            solvers, drawn, out, settings, lambda text: say(text, quiet), weights, hard=hard, validation=tried or None
+        )
     except TrainingStopped as stopped:
         say(str(stopped), quiet)
         raise typer.Exit(128 + stopped.number) from stopped

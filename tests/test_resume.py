@@ -1,13 +1,9 @@
 """A training run that was killed at any moment, whose disk was full, or that was told to stop, loses nothing."""
 
-import json
 import os
-import resource
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +13,13 @@ import tiny_training
 import commands.train
 import rpn3d
 from caffe_models.errors import Rpn3dError
-from caffe_models.weights import read_caffemodel, read_solverstate
 from train.dataset import save
 from train.level import LOG_NAME, RunSettings, TrainingStopped
-from train.run import LOCK_NAME, only_run, train
+from train.run import only_run, train
 from train.snapshots import Snapshots
 from train.step_log import StepLog
 
-SETTINGS = RunSettings(seed=3, autocast=False, threads=1)
+SETTINGS = RunSettings(seed=3, autocast=False, threads=1, tensorboard=False)
 
 
 @pytest.fixture
@@ -36,56 +31,22 @@ def run(solver: Path, out: Path, say: Callable[[str], None] = lambda _: None, **
     return train([solver], [tiny_training.scan()], out, RunSettings(**{**vars(SETTINGS), **settings}), say)
 
 
-def results(out: Path) -> dict[str, Any]:
-    """All that a run leaves and that must not depend on how often it was interrupted."""
-    found: dict[str, Any] = {}
-    for path in sorted(out.rglob("*")):
-        name = str(path.relative_to(out))
-        if path.suffix == ".jsonl":
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            found[name] = [{key: line[key] for key in line if "seconds" not in key} for line in lines]
-        elif path.suffix == ".caffemodel":
-            found[name] = {key: [b.tobytes() for b in blobs] for key, blobs in read_caffemodel(path).items()}
-        elif path.suffix == ".solverstate":
-            state = read_solverstate(path)
-            found[name] = (state.iteration, Path(state.learned_net).name, [array.tobytes() for array in state.history])
-        elif path.is_file() and path.name != LOCK_NAME and "tfevents" not in path.name:
-            found[name] = path.read_bytes()
-    return found
-
-
-@contextmanager
-def copied_before_each_renaming(out: Path, copies: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """What a kill would leave at the worst moments: a file is written under its temporary name and not yet renamed."""
-    made: list[Path] = []
-    replace = Path.replace
-
-    def copy_then_replace(self: Path, target: Path) -> Path:
-        made.append(copies / str(len(made)))
-        shutil.copytree(out, made[-1])
-        return replace(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", copy_then_replace)
-        yield made
-
-
 def test_a_run_killed_at_any_moment_ends_as_one_that_never_stopped(
     solver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of three snapshots and their pairs of files; the log ends in half a line as well."""
     whole = tmp_path / "whole"
-    with copied_before_each_renaming(whole, tmp_path / "copies", monkeypatch) as copies:
+    with tiny_training.copied_before_each_renaming(whole, tmp_path / "copies", monkeypatch) as copies:
         run(solver, whole)
     assert len(copies) == 12  # each file is renamed twice: by its writer, then by the pair's
-    wanted = results(whole)
+    wanted = tiny_training.results(whole)
     assert [line["iteration"] for line in wanted["crop16/log.jsonl"]] == list(range(6))
     for copy in copies:
         assert any(path.name.startswith(".rpn3d_16_iter_") for path in (copy / "crop16").iterdir())
         with (copy / "crop16" / LOG_NAME).open("a") as log:
             log.write('{"iteration": 5, "lo')
         run(solver, copy)
-        assert results(copy) == wanted, copy
+        assert tiny_training.results(copy) == wanted, copy
 
 
 def test_what_is_not_a_temporary_file_of_ours_stays(solver: Path, tmp_path: Path) -> None:
@@ -118,43 +79,30 @@ def test_a_run_killed_before_its_first_snapshot_starts_its_log_anew(solver: Path
     (tmp_path / "crop16").mkdir()
     (tmp_path / "crop16" / LOG_NAME).write_text('{"iteration": 0, "losses": {}}\n{"iteration": 1, "lo')
     run(solver, tmp_path)
-    assert [line["iteration"] for line in results(tmp_path)["crop16/log.jsonl"]] == list(range(6))
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """No file grows beyond `limit` bytes, which the system answers as it does a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    assert [line["iteration"] for line in tiny_training.results(tmp_path)["crop16/log.jsonl"]] == list(range(6))
 
 
 def test_a_full_disk_at_a_snapshot_leaves_the_one_before(solver: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(solver, out, iterations=2)
-    before = results(out)
-    with full_disk(10_000), pytest.raises(Rpn3dError) as caught:
+    before = tiny_training.results(out)
+    with tiny_training.full_disk(10_000), pytest.raises(Rpn3dError) as caught:
         run(solver, out)
     assert str(caught.value).startswith(f"{out}/crop16/rpn3d_16_iter_4.solverstate: the snapshot cannot be written (")
     assert "that of iteration 2 is whole" in str(caught.value)
-    after = results(out)
+    after = tiny_training.results(out)
     assert after.keys() == before.keys()
     assert {name: after[name] for name in after if name != f"crop16/{LOG_NAME}"} == {
         name: before[name] for name in before if name != f"crop16/{LOG_NAME}"
     }
     run(solver, out)
     run(solver, tmp_path / "whole")
-    assert results(out) == results(tmp_path / "whole")
+    assert tiny_training.results(out) == tiny_training.results(tmp_path / "whole")
 
 
 def test_a_full_disk_at_the_log_names_it(solver: Path, tmp_path: Path) -> None:
     with (
-        full_disk(40),
+        tiny_training.full_disk(40),
         pytest.raises(Rpn3dError, match=r"crop16/log\.jsonl: cannot be written \(.*goes on from the la"),
     ):
         run(solver, tmp_path / "out")
@@ -176,11 +124,26 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_snapshot(
         if content["iteration"] == 2:
             signal.raise_signal(number)
 
-    command = ["rpn3d", "train", "-o", str(out), "--phantoms", "0", "--crops", "16", "--no-bf16", "--seed", "3"]
+    command = [
+        "rpn3d",
+        "train",
+        "-o",
+        str(out),
+        "--phantoms",
+        "0",
+        "--crops",
+        "16",
+        "--no-bf16",
+        "--seed",
+        "3",
+        "--validation-phantoms",
+        "0",
+    ]
     monkeypatch.setattr(sys, "argv", [*command, "--cpus", "1"])
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+    with monkeypatch.context() as patch:
         patch.setattr(StepLog, "write", then_raise)
-        rpn3d.main()
+        with pytest.raises(SystemExit) as ended:
+            rpn3d.main()
     assert ended.value.code == 128 + number
     said = capsys.readouterr().err
     assert f"{signal.Signals(number).name}: stopped after iteration 3 of crop16" in said
@@ -190,9 +153,11 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_snapshot(
         rpn3d.main()
     assert ended.value.code in (0, None)
     run(solver, tmp_path / "whole")
-    wanted = results(tmp_path / "whole")
-    assert results(out)["crop16/log.jsonl"] == wanted["crop16/log.jsonl"]
-    assert results(out)["crop16/rpn3d_16_iter_6.caffemodel"] == wanted["crop16/rpn3d_16_iter_6.caffemodel"]
+    wanted = tiny_training.results(tmp_path / "whole")
+    assert tiny_training.results(out)["crop16/log.jsonl"] == wanted["crop16/log.jsonl"]
+    assert (
+        tiny_training.results(out)["crop16/rpn3d_16_iter_6.caffemodel"] == wanted["crop16/rpn3d_16_iter_6.caffemodel"]
+    )
 
 
 def test_sighup_has_a_snapshot_written_and_the_run_goes_on(

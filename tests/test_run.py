@@ -34,7 +34,7 @@ def solver_path(tmp_path: Path) -> Path:
 
 
 def settings(iterations: int | None = None) -> RunSettings:
-    return RunSettings(seed=3, autocast=False, threads=1, iterations=iterations, say_every=1)
+    return RunSettings(seed=3, autocast=False, threads=1, iterations=iterations, say_every=1, tensorboard=False)
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -84,4 +84,4 @@ def test_a_level_starts_from_the_weights_of_the_one_before(
     before = read_caffemodel(Snapshots(tmp_path / "run" / "crop16", "rpn3d_16").newest(".caffemodel")[0])
     after = read_caffemodel(out)
     assert np.array_equal(before["head_conv"][0], after["head_conv"][0])
-    assert losses(tmp_path / "run" / "crop16") != losses(tmp_path / "run" / "cropb")
+    assert losses(tmp_path / "run" / "crop16") != losses(tmp_path / "run" / "b")

@@ -7,22 +7,35 @@ snapshot: snapshots appear whole or not at all, and a run that goes on cuts from
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 
 from caffe_models.errors import Rpn3dError, WeightsError
 from caffe_models.net import Net
 from caffe_models.solver import Solver
+from train.board import TRAINING, Board, Picture
+from train.crop_pictures import draw_crops
 from train.crops import CropSource, Sampling
 from train.dataset import PreparedScan
+from train.disk import naming
+from train.level_validation import LevelValidation
+from train.mine import Hard
+from train.pace import Pace
 from train.python_layers import Crops, set_source
 from train.snapshots import Snapshots
 from train.step_log import StepLog
+from train.step_progress import StepProgress
 from train.stop_signals import StopSignals
+from train.validation import Validation
 
 LOG_NAME = "log.jsonl"
+MEAN_OVER = 50
+SHOWN = ("data", "nodules", "head")
+"""Blobs that pictures are drawn from."""
 
 Say = Callable[[str], None]
 
@@ -38,6 +51,8 @@ class RunSettings:
         iterations: stop each level after this many; None: at its solver's max_iter.
         say_every: iterations between lines of progress.
         keep: snapshots of each level that are kept, the last ones; 0: all.
+        tensorboard: write curves and pictures for it; pictures_every: iterations between two pictures.
+        quiet: no progress.
     """
 
     seed: int = 1
@@ -46,6 +61,9 @@ class RunSettings:
     iterations: int | None = None
     say_every: int = 20
     keep: int = 3
+    tensorboard: bool = True
+    pictures_every: int = 500
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,12 +72,18 @@ class Surroundings:
 
     Attributes:
         signals: who asks to stop; entered by the caller.
+        hard: what a model got wrong on the scans, to draw crops from (`train.mine`).
+        validation: on what the weights are tried; None: they are not.
+        later_voxels: what the levels after this one are to go through; it counts in the time left.
     """
 
     signals: StopSignals = field(default_factory=StopSignals)
+    hard: Sequence[Hard] = ()
+    validation: Validation | None = None
+    later_voxels: float = 0.0
 
 
-class TrainingStopped(Exception):
+class TrainingStopped(Exception):  # noqa: N818  it is no error
     """A signal ended the run after an iteration, with a snapshot; `number` is the signal's."""
 
     def __init__(self, number: int, text: str) -> None:
@@ -93,51 +117,116 @@ def train_level(
     folder.mkdir(parents=True, exist_ok=True)
     solver = Solver.from_prototxt(solver_path, weights=weights, seed=settings.seed, autocast=settings.autocast)
     solver.snapshot_prefix = str(folder / Path(solver.settings.snapshot_prefix).name)
-    every = solver.settings.snapshot
-    solver.settings = replace(solver.settings, snapshot=0)  # they are written here, after the log and whatever else
     snapshots = Snapshots(folder, Path(solver.snapshot_prefix).name, settings.keep)
     snapshots.resume(solver, say)
-    source = CropSource(scans, sampling_of(solver.net), settings.seed)
-    set_source(solver.net, lambda: source(solver.iteration))
+    sampling = sampling_of(solver.net)
+    source = CropSource(scans, sampling, settings.seed, around.hard)
+    pace = Pace(source, sampling.batch)
+    set_source(solver.net, lambda: pace(solver.iteration))
     try:
-        _run(solver, settings.iterations or solver.settings.max_iter, every, snapshots, settings, say, around)
+        _Level(solver, snapshots, pace, settings, around, around.later_voxels / voxels(sampling), say).run()
     finally:
         source.close()
     return snapshots.newest(".caffemodel")[0]
 
 
-def _run(
-    solver: Solver,
-    last: int,
-    every: int,
-    snapshots: Snapshots,
-    settings: RunSettings,
-    say: Say,
-    around: Surroundings,
-) -> None:
-    folder, signals = snapshots.folder, around.signals
-    written = solver.iteration if snapshots.has(solver.iteration) else -1
-    log_path = folder / LOG_NAME
-    with naming(log_path), StepLog(log_path, solver.iteration) as log:
-        while solver.iteration < last and signals.stop is None:
-            start = time.perf_counter()
-            step = solver.step()
-            seconds = round(time.perf_counter() - start, 4)
-            log.write({"iteration": step.iteration, "lr": step.lr, "losses": step.losses, "seconds": seconds})
-            if not math.isfinite(step.total_loss):
-                raise Rpn3dError(_diverged(step.iteration, step.total_loss, snapshots))
-            if (every and solver.iteration % every == 0) or signals.snapshot:
-                snapshots.write(solver)
-                written, signals.snapshot = solver.iteration, False
-    if solver.iteration != written:
-        snapshots.write(solver)
-    if signals.stop is not None:
-        name = signal.Signals(signals.stop).name
-        raise TrainingStopped(
-            signals.stop,
-            f"{name}: stopped after iteration {solver.iteration} of {folder.name}, which is in its snapshot; run the "
-            "same command again to go on",
+class _Level:
+    """A level at work: what is done round each iteration of its solver."""
+
+    def __init__(
+        self,
+        solver: Solver,
+        snapshots: Snapshots,
+        pace: Pace,
+        settings: RunSettings,
+        around: Surroundings,
+        later: float,
+        say: Say,
+    ) -> None:
+        self.solver, self.snapshots, self.pace, self.settings = solver, snapshots, pace, settings
+        self.signals, self.folder = around.signals, snapshots.folder
+        self.last = settings.iterations or solver.settings.max_iter
+        self.every = solver.settings.snapshot
+        solver.settings = replace(solver.settings, snapshot=0)  # they are written here, after whatever else is
+        self.validation = LevelValidation(around.validation, self.folder, solver.iteration, self.last)
+        self.losses: deque[Mapping[str, float]] = deque(maxlen=MEAN_OVER)
+        self.progress = StepProgress(
+            solver.iteration,
+            self.last,
+            settings.say_every,
+            MEAN_OVER,
+            settings.quiet,
+            name=self.folder.name,
+            later=later,
+            say=say,
         )
+        self.board: Board | None = None
+
+    def run(self) -> None:
+        """From where the solver stands to the last iteration, or to a signal."""
+        solver, signals, log_path = self.solver, self.signals, self.folder / LOG_NAME
+        with ExitStack() as open_files:
+            open_files.enter_context(naming(log_path))
+            log = open_files.enter_context(StepLog(log_path, solver.iteration))
+            open_files.enter_context(self.progress)
+            if self.settings.tensorboard:
+                done = self.validation.has(solver.iteration)
+                board = Board(self.folder.parent, self.folder.name, solver.iteration, done, self.progress.say)
+                self.board = open_files.enter_context(board)
+            written = solver.iteration if self.snapshots.has(solver.iteration) else -1
+            while True:
+                self.validation.run_if_due(
+                    solver.net, solver.iteration, self.board, self.progress.say, lambda: signals.stop is not None
+                )
+                if solver.iteration >= self.last or signals.stop is not None:
+                    break
+                self._step(log)
+                due = self.every and solver.iteration % self.every == 0
+                if due or signals.snapshot or signals.stop is not None or solver.iteration == self.last:
+                    self._snapshot()
+                    written = solver.iteration
+            if written != solver.iteration:
+                self._snapshot()
+            if share := self.validation.share():
+                self.progress.say(f"{self.folder.name}: validation took {share:.1%} of the time")
+        if signals.stop is not None:
+            name = signal.Signals(signals.stop).name
+            raise TrainingStopped(
+                signals.stop,
+                f"{name}: stopped after iteration {solver.iteration} of {self.folder.name}, which is in its snapshot; "
+                "run the same command again to go on",
+            )
+
+    def _step(self, log: StepLog) -> None:
+        solver, settings = self.solver, self.settings
+        start = time.perf_counter()
+        draws = self.board is not None and self.board.is_open and solver.iteration % settings.pictures_every == 0
+        solver.keep = SHOWN if draws else ()
+        step = solver.step()
+        seconds = time.perf_counter() - start
+        waited = self.pace.step(seconds)
+        times = {"seconds": round(seconds, 4), "waited_seconds": round(waited, 4)}
+        log.write({"iteration": step.iteration, "lr": step.lr, "losses": step.losses, **times})
+        if not math.isfinite(step.total_loss):
+            raise Rpn3dError(_diverged(step.iteration, step.total_loss, self.snapshots))
+        self.losses.append(step.losses)
+        means = ", ".join(f"{name} {fmean(losses[name] for losses in self.losses):.4f}" for name in step.losses)
+        self.progress.step(step, f"{means}, {self.pace.wait_share:.1%} waiting for data")
+        if self.board is not None:
+            figures = {**step.losses, "loss": step.total_loss, "lr": step.lr}
+            figures |= {"crops_per_s": self.pace.crops_per_s, "share_of_time_waiting_for_data": self.pace.wait_share}
+            self.board.write(TRAINING, solver.iteration, figures, {"crops": self._picture()} if draws else {})
+
+    def _picture(self) -> Picture:
+        data, nodules, head = (self.solver.kept[blob].float().cpu().numpy() for blob in SHOWN)
+        self.solver.kept = {}
+        return draw_crops(data, nodules, head)
+
+    def _snapshot(self) -> None:
+        if self.board is not None:
+            self.board.flush()
+        self.snapshots.write(self.solver)
+        self.signals.snapshot = False
 
 
 def _diverged(iteration: int, loss: float, snapshots: Snapshots) -> str:
@@ -159,13 +248,6 @@ def sampling_of(net: Net) -> Sampling:
     raise WeightsError(f"net {net.name} has no layer `crops`; it cannot be trained on scans")
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Raise Rpn3dError with the file's name for an OSError of writing it: a full disk does not say which file it was."""
-    try:
-        yield
-    except OSError as error:
-        raise Rpn3dError(
-            f"{error.filename or path}: cannot be written ({error.strerror or error}); make room, then run the same "
-            "command again: it goes on from the last snapshot"
-        ) from error
+def voxels(sampling: Sampling) -> int:
+    """That an iteration goes through; its time is about in proportion."""
+    return int(sampling.batch * sampling.crop**3)

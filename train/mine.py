@@ -24,7 +24,7 @@ from runtime.candidates import Candidates, decode, nms
 from runtime.engines.base import Engine
 from runtime.findings import sigmoid
 from runtime.outputs import safe_name
-from runtime.plan import DEFAULT_MARGIN, plan_windows
+from runtime.plan import plan_windows
 from runtime.tiling import run_windows
 from train.dataset import TARGET, DatasetError, PreparedScan
 

@@ -11,11 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from caffe_models.errors import Rpn3dError, WeightsError
+from caffe_models.solver_nets import read_net
+from caffe_models.solver_settings import read_settings
+from caffe_models.text_format import read_text
 from train.dataset import PreparedScan
+from train.disk import remove_leftovers
 from train.level import RunSettings as RunSettings
-from train.level import Surroundings, train_level
+from train.level import Surroundings, sampling_of, train_level, voxels
 from train.level import TrainingStopped as TrainingStopped
+from train.mine import Hard
 from train.stop_signals import StopSignals
+from train.validation import Validation
 
 LOCK_NAME = ".lock"
 
@@ -35,6 +41,9 @@ def train(
     settings: RunSettings,
     say: Callable[[str], None],
     weights: Path | None = None,
+    *,
+    hard: Sequence[Hard] = (),
+    validation: Validation | None = None,
 ) -> Path:
     """Run the schedule: each solver from the weights of the one before; the path of the last weights.
 
@@ -44,18 +53,34 @@ def train(
         solvers: one solver prototxt a level, such as solver_32, solver_64, solver_128.
         out: the run's folder; a level whose folder holds its last snapshot is not run again.
         weights: to start the first level from; None: its fillers.
+        hard: what a model got wrong on the scans, to draw crops from (`train.mine`).
+        validation: on what, and how often, the weights are tried; the best are kept as `best.caffemodel`.
 
     Raises:
         Rpn3dError: see `train_level`; or another run is at work in `out`.
         TrainingStopped: by a signal.
     """
+    work = [_voxels(solver, settings) for solver in solvers]
     with only_run(out), StopSignals() as signals:
-        for solver in solvers:
-            folder = out / solver.stem.replace("solver_", "crop")
-            weights = train_level(solver, scans, folder, weights, settings, say, Surroundings(signals))
+        remove_leftovers(out)
+        for number, solver in enumerate(solvers):
+            around = Surroundings(signals, hard, validation, sum(work[number + 1 :]))
+            weights = train_level(solver, scans, out / level_name(solver), weights, settings, say, around)
     if weights is None:
         raise WeightsError("no solver was given, nothing was trained")
     return weights
+
+
+def level_name(solver: Path) -> str:
+    """Name of a level, and of its folder: crop32 for solver_32.prototxt, level2 for solver_level2.prototxt."""
+    name = solver.stem.removeprefix("solver_")
+    return f"crop{name}" if name.isdigit() else name
+
+
+def _voxels(solver: Path, settings: RunSettings) -> int:
+    """That a level goes through, as its texts say."""
+    message = read_text(solver, "SolverParameter")
+    return voxels(sampling_of(read_net(message, None))) * (settings.iterations or read_settings(message).max_iter)
 
 
 @contextmanager

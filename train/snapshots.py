@@ -7,10 +7,9 @@ from pathlib import Path
 
 from caffe_models.errors import Rpn3dError, WeightsError
 from caffe_models.solver import Solver
+from train.disk import remove_leftovers
 
 SUFFIXES = (".caffemodel", ".solverstate")
-LEFTOVER = re.compile(r"\..+-[a-z0-9_]{8}\.(caffemodel|solverstate|json|jsonl)")
-"""Names of `caffe_models.atomic.replacing`'s temporary files: a kill while writing leaves one, of up to 21 MB."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,3 @@ class Snapshots:
         pattern = re.compile(rf"{re.escape(self.prefix)}_iter_(\d+){re.escape(suffix)}")
         named = ((pattern.fullmatch(path.name), path) for path in self.folder.iterdir())
         return [(int(match[1]), path) for match, path in named if match is not None]
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a run that was killed while it wrote left in `folder`: temporary files of `atomic.replacing`."""
-    for path in folder.iterdir():
-        if LEFTOVER.fullmatch(path.name) and path.is_file():
-            path.unlink()
