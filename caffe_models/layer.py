@@ -34,6 +34,7 @@ from caffe_models.schema import DIALECTS
 if TYPE_CHECKING:
     import torch
 
+    from caffe_models.batch_share import BatchShare
     from caffe_models.message import Message
 
 Shape = tuple[int, ...]
@@ -128,6 +129,8 @@ class Layer(ABC):
     is_input: ClassVar[bool] = False
     """Whether the tops come from the caller: inputs of the net, computed by nobody."""
     type_name: ClassVar[str] = ""
+    share: "BatchShare | None" = None
+    """The rows of the batch that this process has, where several train together."""
 
     # What `docs/layers.md` says about the type, besides what is declared above.
     dialects: ClassVar[tuple[str, ...]] = DIALECTS

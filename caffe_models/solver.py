@@ -12,7 +12,7 @@ is the caller's: feed, or let a source give, the batch of `solver.iteration`.
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +95,8 @@ class Solver:
         self.keep: tuple[str, ...] = ()
         """Blobs of which `kept` is to hold the values of the last pass, for whoever wants to look at them."""
         self.kept: dict[str, torch.Tensor] = {}
+        self.exchange: Callable[[Sequence[torch.Tensor]], None] | None = None
+        """Called with all gradients of an iteration before they are used; several processes add theirs up in it."""
         self._lr_state = LrState()
         self._recent: deque[float] = deque(maxlen=settings.average_loss)
         self.test_nets: list[Net] = []
@@ -240,6 +242,8 @@ class Solver:
                     sums[top] += float(values[top].detach().sum()) / len(feeds)
                 self.kept = {blob: values[blob].detach() for blob in self.keep}
                 del values, loss
+        if self.exchange is not None:
+            self.exchange([one.tensor.grad for one in self._parameters if one.tensor.grad is not None])
         self._recent.append(total)
         policy = self.settings.policy
         smoothed = float(np.float32(math.fsum(self._recent) / len(self._recent)))  # what a snapshot can hold

@@ -40,6 +40,9 @@ def train(
     keep: Annotated[int, typer.Option(min=0, help="Snapshots kept of each level, the last ones; 0: all.")] = 3,
     seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
     cpus: Cpus = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Share each batch and the cores; torchrun on many machines works as well.")
+    ] = 1,
     bf16: Annotated[
         bool | None,
         typer.Option("--bf16/--no-bf16", help="Compute in bfloat16 (weights stay float32); default: where it is fast."),
@@ -51,12 +54,9 @@ def train(
     Ctrl-C and SIGTERM end the run after the present iteration with a snapshot (exit code 130, 143); SIGHUP writes one.
     """
     from runtime.budget import make_budget
-    from train.dataset import load_folder
-    from train.mine import load
+    from train.distributed import in_processes
     from train.prepare import Sources, prepare_all
-    from train.run import RunSettings, TrainingStopped, fast_bf16
-    from train.run import train as run
-    from train.validation import Validation
+    from train.run import RunSettings, TrainingJob, TrainingStopped, fast_bf16
 
     fast = fast_bf16()  # asks PyTorch, whose absence is better told before minutes of preparing
     budget = make_budget(cpus=cpus)
@@ -79,26 +79,22 @@ def train(
         seed=seed,
     )
     prepared = prepare_all(sources, out / "prepared", lambda text: say(text, quiet))
-    settings = RunSettings(
-        seed=seed,
-        autocast=fast if bf16 is None else bf16,
-        threads=budget.cpus,
-        iterations=iterations,
-        keep=keep,
-        quiet=quiet,
-    )
     if validation is None and validation_phantoms:
         others = Sources(phantoms=validation_phantoms, phantom_seed=VALIDATION_SEED, workers=budget.cpus)
         validation = prepare_all(others, out / "validation", lambda text: say(text, quiet))
     if validation is None:
         say("nothing to validate on: no best model is kept (--validation, --validation-phantoms)", quiet)
-    tried = validation and Validation(tuple(load_folder(validation)), NET, validate_every, budget)
-    drawn = load_folder(prepared)
-    hard = load(mined, drawn) if mined is not None else ()
+    settings = RunSettings(
+        seed=seed,
+        autocast=fast if bf16 is None else bf16,
+        threads=max(1, budget.cpus // processes),
+        iterations=iterations,
+        keep=keep,
+        quiet=quiet,
+    )
+    job = TrainingJob(tuple(solvers), prepared, out, settings, weights, mined, validation, NET, validate_every, budget)
     try:
-        done = run(
-            solvers, drawn, out, settings, lambda text: say(text, quiet), weights, hard=hard, validation=tried or None
-        )
+        done = in_processes(processes, job, lambda text: say(text, quiet))
     except TrainingStopped as stopped:
         say(str(stopped), quiet)
         raise typer.Exit(128 + stopped.number) from stopped

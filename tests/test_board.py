@@ -13,8 +13,7 @@ import tiny_training
 
 from train.board import TRAINING, Board
 from train.crop_pictures import GREEN, draw_crops
-from train.level import RunSettings
-from train.run import train
+from train.run import RunSettings, train
 from train.snapshots import Snapshots
 
 SETTINGS = RunSettings(seed=3, autocast=False, threads=1, pictures_every=3)

@@ -14,8 +14,8 @@ import commands.train
 import rpn3d
 from caffe_models.errors import Rpn3dError
 from train.dataset import save
-from train.level import LOG_NAME, RunSettings, TrainingStopped
-from train.run import only_run, train
+from train.level import LOG_NAME
+from train.run import RunSettings, TrainingStopped, only_run, train
 from train.snapshots import Snapshots
 from train.step_log import StepLog
 

@@ -14,9 +14,9 @@ import tiny_training
 
 import train.run
 from caffe_models.solver import StepResult
-from train.level import RunSettings, Surroundings
 from train.pace import Pace
 from train.python_layers import CropBatch
+from train.run_settings import RunSettings, Surroundings
 from train.step_progress import StepProgress
 
 SETTINGS = RunSettings(seed=3, autocast=False, threads=1, tensorboard=False, say_every=4)

@@ -19,8 +19,8 @@ from runtime.candidates import Candidates
 from runtime.engines.base import EngineOptions, load_engine
 from runtime.froc import FrocResult
 from train.dataset import PreparedScan
-from train.level import RunSettings, TrainingStopped
 from train.mine import score
+from train.run import RunSettings, TrainingStopped
 from train.run import train as train_all
 from train.validation import Score, Validation, draw_froc, froc_of, validate
 

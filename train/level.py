@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -21,74 +21,19 @@ from train.board import TRAINING, Board, Picture
 from train.crop_pictures import draw_crops
 from train.crops import CropSource, Sampling
 from train.dataset import PreparedScan
-from train.disk import naming
+from train.disk import naming, remove_leftovers
 from train.level_validation import LevelValidation
-from train.mine import Hard
 from train.pace import Pace
-from train.python_layers import Crops, set_source
+from train.python_layers import CropBatch, Crops, set_source
+from train.run_settings import RunSettings, Say, Surroundings, TrainingStopped
 from train.snapshots import Snapshots
 from train.step_log import StepLog
 from train.step_progress import StepProgress
-from train.stop_signals import StopSignals
-from train.validation import Validation
 
 LOG_NAME = "log.jsonl"
 MEAN_OVER = 50
 SHOWN = ("data", "nodules", "head")
 """Blobs that pictures are drawn from."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How to run.
-
-    Attributes:
-        seed: of crops, fillers and dropout.
-        autocast: forward and backward in bfloat16; weights and updates stay float32.
-        threads: for PyTorch.
-        iterations: stop each level after this many; None: at its solver's max_iter.
-        say_every: iterations between lines of progress.
-        keep: snapshots of each level that are kept, the last ones; 0: all.
-        tensorboard: write curves and pictures for it; pictures_every: iterations between two pictures.
-        quiet: no progress.
-    """
-
-    seed: int = 1
-    autocast: bool = True
-    threads: int = 2
-    iterations: int | None = None
-    say_every: int = 20
-    keep: int = 3
-    tensorboard: bool = True
-    pictures_every: int = 500
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a level finds around it.
-
-    Attributes:
-        signals: who asks to stop; entered by the caller.
-        hard: what a model got wrong on the scans, to draw crops from (`train.mine`).
-        validation: on what the weights are tried; None: they are not.
-        later_voxels: what the levels after this one are to go through; it counts in the time left.
-    """
-
-    signals: StopSignals = field(default_factory=StopSignals)
-    hard: Sequence[Hard] = ()
-    validation: Validation | None = None
-    later_voxels: float = 0.0
-
-
-class TrainingStopped(Exception):  # noqa: N818  it is no error
-    """A signal ended the run after an iteration, with a snapshot; `number` is the signal's."""
-
-    def __init__(self, number: int, text: str) -> None:
-        super().__init__(text)
-        self.number = number
 
 
 def train_level(
@@ -118,15 +63,25 @@ def train_level(
     solver = Solver.from_prototxt(solver_path, weights=weights, seed=settings.seed, autocast=settings.autocast)
     solver.snapshot_prefix = str(folder / Path(solver.settings.snapshot_prefix).name)
     snapshots = Snapshots(folder, Path(solver.snapshot_prefix).name, settings.keep)
+    if around.leads:
+        remove_leftovers(folder)
     snapshots.resume(solver, say)
     sampling = sampling_of(solver.net)
     source = CropSource(scans, sampling, settings.seed, around.hard)
     pace = Pace(source, sampling.batch)
-    set_source(solver.net, lambda: pace(solver.iteration))
+    draw: Callable[[int], CropBatch] = pace
+    if around.share is not None:
+        from train.distributed import rows_of, share_batch
+
+        share_batch(solver, around.share)
+        draw = rows_of(pace, around.share)
+    set_source(solver.net, lambda: draw(solver.iteration))
     try:
         _Level(solver, snapshots, pace, settings, around, around.later_voxels / voxels(sampling), say).run()
     finally:
         source.close()
+    if around.share is not None:
+        around.share.wait()  # the last snapshot is there then
     return snapshots.newest(".caffemodel")[0]
 
 
@@ -145,48 +100,53 @@ class _Level:
     ) -> None:
         self.solver, self.snapshots, self.pace, self.settings = solver, snapshots, pace, settings
         self.signals, self.folder = around.signals, snapshots.folder
+        self.share, self.leads = around.share, around.leads
         self.last = settings.iterations or solver.settings.max_iter
         self.every = solver.settings.snapshot
         solver.settings = replace(solver.settings, snapshot=0)  # they are written here, after whatever else is
-        self.validation = LevelValidation(around.validation, self.folder, solver.iteration, self.last)
+        validation = around.validation if self.leads else None
+        self.validation = LevelValidation(validation, self.folder, solver.iteration, self.last, writes=self.leads)
         self.losses: deque[Mapping[str, float]] = deque(maxlen=MEAN_OVER)
         self.progress = StepProgress(
             solver.iteration,
             self.last,
             settings.say_every,
             MEAN_OVER,
-            settings.quiet,
+            settings.quiet or not self.leads,
             name=self.folder.name,
             later=later,
             say=say,
         )
         self.board: Board | None = None
+        self.written = -1
+        """Iteration of the last snapshot."""
 
     def run(self) -> None:
         """From where the solver stands to the last iteration, or to a signal."""
         solver, signals, log_path = self.solver, self.signals, self.folder / LOG_NAME
         with ExitStack() as open_files:
             open_files.enter_context(naming(log_path))
-            log = open_files.enter_context(StepLog(log_path, solver.iteration))
+            log = open_files.enter_context(StepLog(log_path, solver.iteration)) if self.leads else None
             open_files.enter_context(self.progress)
-            if self.settings.tensorboard:
+            if self.settings.tensorboard and self.leads:
                 done = self.validation.has(solver.iteration)
                 board = Board(self.folder.parent, self.folder.name, solver.iteration, done, self.progress.say)
                 self.board = open_files.enter_context(board)
-            written = solver.iteration if self.snapshots.has(solver.iteration) else -1
+            self.written = solver.iteration if self.snapshots.has(solver.iteration) else -1
             while True:
                 self.validation.run_if_due(
                     solver.net, solver.iteration, self.board, self.progress.say, lambda: signals.stop is not None
                 )
+                if self.share is not None:  # what one was told, all do, after the same iteration
+                    stop, snapshot = self.share.highest([signals.stop or 0, signals.snapshot])
+                    signals.stop, signals.snapshot = stop or None, bool(snapshot)
                 if solver.iteration >= self.last or signals.stop is not None:
                     break
                 self._step(log)
                 due = self.every and solver.iteration % self.every == 0
                 if due or signals.snapshot or signals.stop is not None or solver.iteration == self.last:
                     self._snapshot()
-                    written = solver.iteration
-            if written != solver.iteration:
-                self._snapshot()
+            self._snapshot()
             if share := self.validation.share():
                 self.progress.say(f"{self.folder.name}: validation took {share:.1%} of the time")
         if signals.stop is not None:
@@ -197,7 +157,7 @@ class _Level:
                 "run the same command again to go on",
             )
 
-    def _step(self, log: StepLog) -> None:
+    def _step(self, log: StepLog | None) -> None:
         solver, settings = self.solver, self.settings
         start = time.perf_counter()
         draws = self.board is not None and self.board.is_open and solver.iteration % settings.pictures_every == 0
@@ -206,7 +166,8 @@ class _Level:
         seconds = time.perf_counter() - start
         waited = self.pace.step(seconds)
         times = {"seconds": round(seconds, 4), "waited_seconds": round(waited, 4)}
-        log.write({"iteration": step.iteration, "lr": step.lr, "losses": step.losses, **times})
+        if log is not None:
+            log.write({"iteration": step.iteration, "lr": step.lr, "losses": step.losses, **times})
         if not math.isfinite(step.total_loss):
             raise Rpn3dError(_diverged(step.iteration, step.total_loss, self.snapshots))
         self.losses.append(step.losses)
@@ -223,10 +184,14 @@ class _Level:
         return draw_crops(data, nodules, head)
 
     def _snapshot(self) -> None:
+        """Write one, if this process is to and there is none of this iteration yet."""
+        self.signals.snapshot = False
+        if not self.leads or self.written == self.solver.iteration:
+            return
         if self.board is not None:
             self.board.flush()
         self.snapshots.write(self.solver)
-        self.signals.snapshot = False
+        self.written = self.solver.iteration
 
 
 def _diverged(iteration: int, loss: float, snapshots: Snapshots) -> str:

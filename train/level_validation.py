@@ -18,13 +18,15 @@ LOG_NAME = "validation.jsonl"
 class LevelValidation:
     """Of a level that stands at some iteration; what was noted of later ones is cut, it will be done again."""
 
-    def __init__(self, validation: Validation | None, folder: Path, iteration: int, last: int) -> None:
+    def __init__(
+        self, validation: Validation | None, folder: Path, iteration: int, last: int, *, writes: bool = True
+    ) -> None:
         """Args: `folder`: the level's, which lies in the run's; None as `validation`: none is ever due."""
         self._validation, self._folder, self._last = validation, folder, last
         self._path = folder / LOG_NAME
         self._began, self._seconds = time.perf_counter(), 0.0
         self._done: set[int] = set()
-        if validation is not None or self._path.is_file():
+        if writes and (validation is not None or self._path.is_file()):
             StepLog(self._path, iteration + 1).__exit__(None, None, None)
             lines = self._path.read_text(encoding="utf-8").splitlines()
             self._done = {int(json.loads(line)["iteration"]) for line in lines}
@@ -45,7 +47,7 @@ class LevelValidation:
         """
         validation = self._validation
         due = iteration == self._last or (validation and validation.every and iteration % validation.every == 0)
-        if validation is None or not due or not iteration or self.has(iteration):
+        if validation is None or not due or not iteration or self.has(iteration) or stopped():
             return
         found = validate(net.weights(), validation, stopped)
         if found is None:

@@ -156,9 +156,11 @@ class Targets(PythonLayer):
 
         depth, height, width = tensors[1].shape[2:]
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        rows = tensors[0].detach().cpu().numpy()
+        nodules = tensors[0] if self.share is None else self.share.gather(tensors[0])  # all draw alike, for all crops
+        rows = nodules.detach().cpu().numpy()
         made = [anchor_targets(one, (depth, height, width), self.rule, rng) for one in rows]
-        return [torch.from_numpy(np.stack(made)).to(tensors[1].device)]
+        target = torch.from_numpy(np.stack(made)).to(tensors[1].device)
+        return [target if self.share is None else self.share.own(target)]
 
 
 @register_python("rpn3d", "hard_negatives")
@@ -172,6 +174,8 @@ class HardNegatives(PythonLayer):
     Tops: pos_logit, pos_label (p, 1); neg_logit, neg_label (q, 1); delta, its target, inside and outside weights
     (p, 4); p = n * max_positives, q = n * num_hard. SmoothL1Loss divides by p, so the outside weight is p over the
     number of positives.
+
+    Where several processes share the batch, the tops are those of all crops in each of them, and so are the losses.
     """
 
     def __init__(self, param: Mapping[str, Any], spec: LayerSpec) -> None:
@@ -195,7 +199,7 @@ class HardNegatives(PythonLayer):
         import torch
         from torch.nn import functional as F
 
-        head, target, mining = tensors
+        head, target, mining = tensors if self.share is None else map(self.share.gather, tensors)
         positives, negatives = self._places(head.shape[0])
         labels = target[:, :, 0]
         logits = head[:, :, 0]

@@ -7,21 +7,29 @@ iteration alone, so what follows is what would have followed.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caffe_models.errors import Rpn3dError, WeightsError
 from caffe_models.solver_nets import read_net
 from caffe_models.solver_settings import read_settings
 from caffe_models.text_format import read_text
-from train.dataset import PreparedScan
+from runtime.budget import Budget
+from train.dataset import PreparedScan, load_folder
 from train.disk import remove_leftovers
-from train.level import RunSettings as RunSettings
-from train.level import Surroundings, sampling_of, train_level, voxels
-from train.level import TrainingStopped as TrainingStopped
+from train.level import sampling_of, train_level, voxels
 from train.mine import Hard
+from train.mine import load as load_hard
+from train.run_settings import RunSettings as RunSettings
+from train.run_settings import Surroundings
+from train.run_settings import TrainingStopped as TrainingStopped
 from train.stop_signals import StopSignals
 from train.validation import Validation
+
+if TYPE_CHECKING:
+    from train.distributed import ProcessShare
 
 LOCK_NAME = ".lock"
 
@@ -44,6 +52,7 @@ def train(
     *,
     hard: Sequence[Hard] = (),
     validation: Validation | None = None,
+    share: "ProcessShare | None" = None,
 ) -> Path:
     """Run the schedule: each solver from the weights of the one before; the path of the last weights.
 
@@ -55,20 +64,55 @@ def train(
         weights: to start the first level from; None: its fillers.
         hard: what a model got wrong on the scans, to draw crops from (`train.mine`).
         validation: on what, and how often, the weights are tried; the best are kept as `best.caffemodel`.
+        share: this process's place among those that train together; all give the same arguments.
 
     Raises:
         Rpn3dError: see `train_level`; or another run is at work in `out`.
         TrainingStopped: by a signal.
     """
     work = [_voxels(solver, settings) for solver in solvers]
-    with only_run(out), StopSignals() as signals:
-        remove_leftovers(out)
+    leads = share is None or share.leads
+    with only_run(out) if leads else nullcontext(), StopSignals() as signals:
+        if leads:
+            remove_leftovers(out)
         for number, solver in enumerate(solvers):
-            around = Surroundings(signals, hard, validation, sum(work[number + 1 :]))
+            around = Surroundings(signals, hard, validation, sum(work[number + 1 :]), share)
             weights = train_level(solver, scans, out / level_name(solver), weights, settings, say, around)
     if weights is None:
         raise WeightsError("no solver was given, nothing was trained")
     return weights
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """`train` on folders of prepared scans, so that every process can load them itself.
+
+    Attributes:
+        prepared: folder to train on; mined: what a model got wrong on its scans; validation: folder to validate on.
+        deploy, validate_every, budget: as for `Validation`.
+        The others: as for `train`.
+    """
+
+    solvers: tuple[Path, ...]
+    prepared: Path
+    out: Path
+    settings: RunSettings
+    weights: Path | None
+    mined: Path | None
+    validation: Path | None
+    deploy: Path
+    validate_every: int
+    budget: Budget
+
+    def __call__(self, share: "ProcessShare | None", say: Callable[[str], None]) -> Path:
+        scans = load_folder(self.prepared)
+        hard = load_hard(self.mined, scans) if self.mined is not None else ()
+        tried = None
+        if self.validation is not None and (share is None or share.leads):
+            tried = Validation(tuple(load_folder(self.validation)), self.deploy, self.validate_every, self.budget)
+        return train(
+            self.solvers, scans, self.out, self.settings, say, self.weights, hard=hard, validation=tried, share=share
+        )
 
 
 def level_name(solver: Path) -> str:

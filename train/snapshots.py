@@ -7,7 +7,6 @@ from pathlib import Path
 
 from caffe_models.errors import Rpn3dError, WeightsError
 from caffe_models.solver import Solver
-from train.disk import remove_leftovers
 
 SUFFIXES = (".caffemodel", ".solverstate")
 
@@ -35,11 +34,7 @@ class Snapshots:
         return all(self._path(iteration, suffix).is_file() for suffix in SUFFIXES)
 
     def resume(self, solver: Solver, say: Callable[[str], None]) -> None:
-        """Go on from the newest snapshot that is whole; a broken one is passed over, and said.
-
-        Files that a run which was killed left half written are removed; no other run may be writing here.
-        """
-        remove_leftovers(self.folder)
+        """Go on from the newest snapshot that is whole; a broken one is passed over, and said."""
         for state in self.newest(".solverstate"):
             try:
                 solver.restore(state)

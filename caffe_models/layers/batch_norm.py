@@ -112,19 +112,28 @@ class BatchNorm(Layer):
                 scale = 1.0 / divisor if divisor else 0.0
                 m, v = mean * scale, var * scale
             y = torch.batch_norm(x, gamma, beta, m, v, False, 0.0, self.params.eps, False)
+        elif self.share is not None:
+            y, batch_mean, batch_var = self.share.batch_norm(x, gamma, beta, self.params.eps)
+            self._measure(batch_mean, batch_var)
         else:
             # momentum 1 makes torch hand out the batch's mean and unbiased variance, which is what Caffe accumulates;
             # it still adds 0 times what was there before, so that memory nobody wrote could make the mean NaN
             batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
             y = torch.batch_norm(x, gamma, beta, batch_mean, batch_var, True, 1.0, self.params.eps, False)
-            with torch.no_grad():
-                keep = self.params.moving_average_fraction
-                if x.numel() == x.shape[1]:  # one value per channel: no unbiased variance, Caffe takes the biased 0
-                    batch_var.zero_()
-                mean.mul_(keep).add_(batch_mean)
-                var.mul_(keep).add_(batch_var)
-                factor.mul_(keep).add_(1.0)
+            if x.numel() == x.shape[1]:  # one value per channel: no unbiased variance, Caffe takes the biased 0
+                batch_var.zero_()
+            self._measure(batch_mean, batch_var)
         return [y if tensors[0].ndim > 1 else y[:, 0]]
+
+    def _measure(self, batch_mean: "torch.Tensor", batch_var: "torch.Tensor") -> None:
+        import torch
+
+        mean, var, factor = self.blobs[:3]
+        keep = self.params.moving_average_fraction
+        with torch.no_grad():
+            mean.mul_(keep).add_(batch_mean)
+            var.mul_(keep).add_(batch_var)
+            factor.mul_(keep).add_(1.0)
 
     def to_onnx(self, graph: OnnxGraph, bottoms: Sequence[str], tops: Sequence[str]) -> None:
         name = self.spec.name

@@ -41,7 +41,19 @@ class Dropout(Layer):
 
         if self.spec.phase == "TEST" or self.params.dropout_ratio == 0:
             return [tensors[0]]
+        if self.share is not None:
+            return [tensors[0] * self.share.own(self._mask(tensors[0], self.share.processes))]
         return [F.dropout(tensors[0], self.params.dropout_ratio, training=True)]
+
+    def _mask(self, rows: "torch.Tensor", processes: int) -> "torch.Tensor":
+        """Factors for the whole batch, as PyTorch's dropout draws them for it, so that every process has the same."""
+        import torch
+
+        last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(rows.ndim, torch.contiguous_format)
+        layout = last if rows.is_contiguous(memory_format=last) else torch.contiguous_format
+        whole = torch.empty((processes * len(rows), *rows.shape[1:]), dtype=rows.dtype, memory_format=layout)
+        kept = 1.0 - self.params.dropout_ratio
+        return whole.bernoulli_(kept).div_(kept)
 
     def to_onnx(self, graph: OnnxGraph, bottoms: Sequence[str], tops: Sequence[str]) -> None:
         graph.node("Identity", bottoms, tops)

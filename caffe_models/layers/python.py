@@ -11,9 +11,14 @@ from caffe_models.layer import Layer, LayerSpec, Shape, register
 if TYPE_CHECKING:
     import torch
 
+    from caffe_models.batch_share import BatchShare
+
 
 class PythonLayer(ABC):
     """What a `type: "Python"` layer does. Register a subclass with `@register_python("module", "Layer")`."""
+
+    share: "BatchShare | None" = None
+    """As a `Layer`'s."""
 
     def __init__(self, param: Mapping[str, Any], spec: LayerSpec) -> None:
         """`param` is the JSON object of `param_str` (empty if there is none); raise `spec.error` for wrong ones."""
