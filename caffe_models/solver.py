@@ -1,5 +1,7 @@
 """Caffe's Solver: trains a net as its solver prototxt says, and goes on from a snapshot as if it had never stopped.
 
+Net and history are where the net's weights are, on a CPU or a GPU.
+
 An iteration is: forward and backward `iter_size` times with gradients added up; clip them by their joint norm; divide
 by `iter_size`; add weight decay; turn them into an update by the rule; subtract it.
 
@@ -228,11 +230,15 @@ class Solver:
         tops = self._reported()
         sums = dict.fromkeys(tops, 0.0)
         total = 0.0
-        with torch.random.fork_rng(devices=[]):
+        device = self._parameters[0].tensor.device if self._parameters else torch.device("cpu")
+        gpus = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus):
             state = np.random.SeedSequence((self.seed, self.iteration)).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(state[0]) >> 1)
+            if gpus:
+                torch.cuda.manual_seed(int(state[0]) >> 1)
             for one in feeds:
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
                     values = self.net.forward(one, keep=self.keep)
                     loss = self.net.total_loss(values)
                 if loss.requires_grad:  # with every blob frozen only statistics are measured anew

@@ -35,11 +35,13 @@ def train(
         int, typer.Option(min=0, help="Synthetic CTs to validate on, if no --validation is given.")
     ] = 2,
     validate_every: Annotated[
-        int, typer.Option(min=0, help="Iterations between two validations; 0: at each level's end alone.")
-    ] = 200,
+        int | None,
+        typer.Option(min=0, help="Iterations between validations; 0: at a level's end alone; default: 5 % of time."),
+    ] = None,
     keep: Annotated[int, typer.Option(min=0, help="Snapshots kept of each level, the last ones; 0: all.")] = 3,
     seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
     cpus: Cpus = None,
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
     processes: Annotated[
         int, typer.Option(min=1, help="Share each batch and the cores; torchrun on many machines works as well.")
     ] = 1,
@@ -54,11 +56,13 @@ def train(
     Ctrl-C and SIGTERM end the run after the present iteration with a snapshot (exit code 130, 143); SIGHUP writes one.
     """
     from runtime.budget import make_budget
+    from train.device import choose_device
     from train.distributed import in_processes
     from train.prepare import Sources, prepare_all
     from train.run import RunSettings, TrainingJob, TrainingStopped, fast_bf16
 
-    fast = fast_bf16()  # asks PyTorch, whose absence is better told before minutes of preparing
+    device = choose_device(device, processes)
+    fast = fast_bf16(device)  # asks PyTorch, whose absence is better told before minutes of preparing
     budget = make_budget(cpus=cpus)
     solvers = [NET.with_name(f"solver_{crop.strip()}.prototxt") for crop in crops.split(",")]
     for solver in solvers:
@@ -91,6 +95,7 @@ def train(
         iterations=iterations,
         keep=keep,
         quiet=quiet,
+        device=device,
     )
     job = TrainingJob(tuple(solvers), prepared, out, settings, weights, mined, validation, NET, validate_every, budget)
     try:

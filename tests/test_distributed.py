@@ -20,7 +20,7 @@ from runtime.budget import Budget
 from train.dataset import save
 from train.distributed import ProcessShare, in_processes, rows_of, share_batch
 from train.python_layers import CropBatch
-from train.run import RunSettings, TrainingJob
+from train.run import RunSettings, TrainingJob, train
 
 SETTINGS = RunSettings(seed=3, autocast=False, threads=1, tensorboard=False, iterations=3)
 
@@ -111,6 +111,11 @@ def test_each_process_takes_its_own_crops() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path: Path) -> None:
-    solver = Solver.from_prototxt(tiny_training.write(tmp_path, batch=4))
-    with pytest.raises(NetError, match=r"3 processes cannot share a batch of 4 evenly; allowed: 1, 2, 4 processes"):
-        share_batch(solver, ProcessShare(0, 3))
+    """Before anything is trained: the level whose batch it is may come days later."""
+    paths = [tiny_training.write(tmp_path, batch=6), tiny_training.write(tmp_path, batch=4, crop=32)]
+    wanted = r"3 processes cannot share a batch of 4 evenly; allowed: 1, 2, 4 processes"
+    with pytest.raises(NetError, match=rf"solver_32\.prototxt: {wanted}"):
+        train(paths, [], tmp_path / "out", SETTINGS, print, share=ProcessShare(0, 3))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(NetError, match=rf"train_32\.prototxt: {wanted}"):
+        share_batch(Solver.from_prototxt(paths[1]), ProcessShare(0, 3))

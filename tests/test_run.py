@@ -80,7 +80,7 @@ def test_a_level_starts_from_the_weights_of_the_one_before(
     second = solver_path.with_name("solver_b.prototxt")
     second.write_text(solver_path.read_text().replace("base_lr: 0.01", "base_lr: 0"))
     out = train([solver_path, second], scans, tmp_path / "run", settings(2), lambda _: None)
-    assert out.parent.name == "cropb"
+    assert out.parent.name == "b"
     before = read_caffemodel(Snapshots(tmp_path / "run" / "crop16", "rpn3d_16").newest(".caffemodel")[0])
     after = read_caffemodel(out)
     assert np.array_equal(before["head_conv"][0], after["head_conv"][0])

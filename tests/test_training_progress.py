@@ -14,6 +14,7 @@ import tiny_training
 
 import train.run
 from caffe_models.solver import StepResult
+from train.crops import Sampling
 from train.pace import Pace
 from train.python_layers import CropBatch
 from train.run_settings import RunSettings, Surroundings
@@ -54,7 +55,7 @@ def test_what_follows_is_weighed_by_its_voxels(tmp_path: Path, monkeypatch: pyte
 
 def test_waiting_for_data_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two iterations of a second and of three, of which a quarter and 0.75 s waiting; five crops each."""
-    pace = Pace(lambda iteration: NOTHING, 5)
+    pace = Pace(lambda iteration: NOTHING, Sampling(crop=16, batch=5))
     ticking(monkeypatch, "perf_counter", 10.0, 10.25, 20.0, 20.75)
     assert pace(0) is NOTHING
     assert pace.step(1.0) == 0.25
@@ -62,6 +63,7 @@ def test_waiting_for_data_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pace.step(3.0) == 0.75
     assert pace.wait_share == 0.25
     assert pace.crops_per_s == 2.5
+    assert pace.voxels == 5 * 16**3
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

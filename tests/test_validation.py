@@ -156,6 +156,14 @@ def test_the_best_of_other_scans_is_put_aside(tmp_path: Path, by_weights: list[f
     assert json.loads((tmp_path / "out" / "best.json").read_text())["scans"] == ["w"]
 
 
+def test_validations_come_as_seldom_as_they_cost(tmp_path: Path) -> None:
+    """Two scans of 64^3, 524288 voxels in all; an iteration goes three times through 4 crops of 16^3, 49152: with 5 %
+    of them, 213.3 iterations."""
+    scans = (tiny_training.scan("a"), tiny_training.scan("b"))
+    assert Validation(scans, tmp_path, None, BUDGET).interval(4 * 16**3) == 214
+    assert Validation(scans, tmp_path, 30, BUDGET).interval(4 * 16**3) == 30
+
+
 def test_scans_without_a_nodule_cannot_validate(tmp_path: Path) -> None:
     scan = tiny_training.scan()
     bare = PreparedScan("bare", scan.voxels, scan.lung, np.array([[9, 9, 9, 8, 0]], np.float32), True)

@@ -162,15 +162,20 @@ def share_batch(solver: Solver, share: ProcessShare) -> None:
         held.share = layer.share = share
         if isinstance(held, Crops):
             batch = held.settings["batch"]
-            if batch % share.processes:
-                allowed = ", ".join(str(n) for n in range(1, batch + 1) if batch % n == 0)
-                raise NetError(
-                    f"{layer.spec.source}:{layer.spec.line}: {share.processes} processes cannot share a batch of "
-                    f"{batch} evenly; allowed: {allowed} processes, or another batch"
-                )
+            check_batch(layer.spec.source, batch, share.processes)
             held.settings["batch"] = batch // share.processes
     solver.exchange = share.add_up
     _check_same_start(solver.net, solver.iteration, share)
+
+
+def check_batch(source: str | Path, batch: int, processes: int) -> None:
+    """Raises NetError unless each process gets as many crops of the batch as any other."""
+    if batch % processes:
+        allowed = ", ".join(str(n) for n in range(1, batch + 1) if batch % n == 0)
+        raise NetError(
+            f"{source}: {processes} processes cannot share a batch of {batch} evenly; allowed: {allowed} processes, or "
+            "another batch"
+        )
 
 
 def rows_of(source: Callable[[int], CropBatch], share: ProcessShare) -> Callable[[int], CropBatch]:

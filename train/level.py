@@ -21,6 +21,7 @@ from train.board import TRAINING, Board, Picture
 from train.crop_pictures import draw_crops
 from train.crops import CropSource, Sampling
 from train.dataset import PreparedScan
+from train.device import net_on
 from train.disk import naming, remove_leftovers
 from train.level_validation import LevelValidation
 from train.pace import Pace
@@ -60,7 +61,8 @@ def train_level(
     around = around or Surroundings()
     torch.set_num_threads(settings.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    solver = Solver.from_prototxt(solver_path, weights=weights, seed=settings.seed, autocast=settings.autocast)
+    net = net_on(settings.device, solver_path, settings.seed)
+    solver = Solver.from_prototxt(solver_path, weights, net, seed=settings.seed, autocast=settings.autocast)
     solver.snapshot_prefix = str(folder / Path(solver.settings.snapshot_prefix).name)
     snapshots = Snapshots(folder, Path(solver.snapshot_prefix).name, settings.keep)
     if around.leads:
@@ -68,16 +70,16 @@ def train_level(
     snapshots.resume(solver, say)
     sampling = sampling_of(solver.net)
     source = CropSource(scans, sampling, settings.seed, around.hard)
-    pace = Pace(source, sampling.batch)
+    pace = Pace(source, sampling)
     draw: Callable[[int], CropBatch] = pace
     if around.share is not None:
         from train.distributed import rows_of, share_batch
 
         share_batch(solver, around.share)
         draw = rows_of(pace, around.share)
-    set_source(solver.net, lambda: draw(solver.iteration))
+    set_source(solver.net, lambda: draw(solver.iteration), settings.device)
     try:
-        _Level(solver, snapshots, pace, settings, around, around.later_voxels / voxels(sampling), say).run()
+        _Level(solver, snapshots, pace, settings, around, around.later_voxels / pace.voxels, say).run()
     finally:
         source.close()
     if around.share is not None:
@@ -105,7 +107,9 @@ class _Level:
         self.every = solver.settings.snapshot
         solver.settings = replace(solver.settings, snapshot=0)  # they are written here, after whatever else is
         validation = around.validation if self.leads else None
-        self.validation = LevelValidation(validation, self.folder, solver.iteration, self.last, writes=self.leads)
+        self.validation = LevelValidation(
+            validation, self.folder, solver.iteration, self.last, pace.voxels, writes=self.leads
+        )
         self.losses: deque[Mapping[str, float]] = deque(maxlen=MEAN_OVER)
         self.progress = StepProgress(
             solver.iteration,
@@ -211,8 +215,3 @@ def sampling_of(net: Net) -> Sampling:
         if isinstance(held, Crops):
             return Sampling(crop=held.settings["crop"], batch=held.settings["batch"])
     raise WeightsError(f"net {net.name} has no layer `crops`; it cannot be trained on scans")
-
-
-def voxels(sampling: Sampling) -> int:
-    """That an iteration goes through; its time is about in proportion."""
-    return int(sampling.batch * sampling.crop**3)

@@ -19,10 +19,26 @@ class LevelValidation:
     """Of a level that stands at some iteration; what was noted of later ones is cut, it will be done again."""
 
     def __init__(
-        self, validation: Validation | None, folder: Path, iteration: int, last: int, *, writes: bool = True
+        self,
+        validation: Validation | None,
+        folder: Path,
+        iteration: int,
+        last: int,
+        voxels: int,
+        *,
+        writes: bool = True,
     ) -> None:
-        """Args: `folder`: the level's, which lies in the run's; None as `validation`: none is ever due."""
+        """Open it.
+
+        Args:
+            validation: None: none is ever due.
+            folder: the level's, which lies in the run's.
+            iteration: iterations that are done; last: when the level ends.
+            voxels: that an iteration goes through.
+            writes: whether this process is the one that writes.
+        """
         self._validation, self._folder, self._last = validation, folder, last
+        self._every = validation.interval(voxels) if validation is not None else 0
         self._path = folder / LOG_NAME
         self._began, self._seconds = time.perf_counter(), 0.0
         self._done: set[int] = set()
@@ -46,7 +62,7 @@ class LevelValidation:
             Rpn3dError: see `validate`; or the results cannot be written.
         """
         validation = self._validation
-        due = iteration == self._last or (validation and validation.every and iteration % validation.every == 0)
+        due = iteration == self._last or (self._every and iteration % self._every == 0)
         if validation is None or not due or not iteration or self.has(iteration) or stopped():
             return
         found = validate(net.weights(), validation, stopped)

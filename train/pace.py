@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from train.crops import Sampling
 from train.python_layers import CropBatch
 
 OVER = 50
@@ -13,9 +14,10 @@ OVER = 50
 class Pace:
     """Stands before a source of batches and measures how long each is waited for; called as the source is."""
 
-    def __init__(self, source: Callable[[int], CropBatch], batch: int) -> None:
-        """Args: `source` gives the batch of an iteration; `batch`: crops in it, of all processes together."""
-        self._source, self._batch = source, batch
+    def __init__(self, source: Callable[[int], CropBatch], sampling: Sampling) -> None:
+        """Args: `source` gives the batch of an iteration; `sampling`: what is in it, of all processes together."""
+        self._source, self._batch = source, sampling.batch
+        self.voxels = voxels(sampling)
         self._waited = 0.0
         self._recent: deque[tuple[float, float]] = deque(maxlen=OVER)
 
@@ -41,3 +43,8 @@ class Pace:
     def wait_share(self) -> float:
         """Part of the last iterations' time in which no batch was ready."""
         return sum(waited for _, waited in self._recent) / max(sum(seconds for seconds, _ in self._recent), 1e-9)
+
+
+def voxels(sampling: Sampling) -> int:
+    """That an iteration goes through; its time is about in proportion."""
+    return int(sampling.batch * sampling.crop**3)

@@ -69,6 +69,7 @@ class Crops(PythonLayer):
         super().__init__(param, spec)
         self.settings = _settings(param, spec, {"batch": 1, "crop": 128, "max_nodules": 12})
         self.source: Source | None = None
+        self.device = "cpu"
         if self.settings["crop"] % 16:
             raise spec.error(f'param_str: "crop" is {self.settings["crop"]}; allowed: multiples of 16')
 
@@ -99,7 +100,7 @@ class Crops(PythonLayer):
                     f'{self.spec.source}:{self.spec.line}: layer "{self.spec.name}": the source gives {name} of shape '
                     f"{array.shape}; param_str asks for {wanted}"
                 )
-            top = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+            top = torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
             # Channels-last all through: one contiguous bottom of a Concat would turn its neighbours into contiguous
             # ones. `to`, not `contiguous`, which leaves the strides of a single channel as they are, and by those
             # PyTorch chooses the layout of everything that follows.
@@ -107,11 +108,12 @@ class Crops(PythonLayer):
         return tops
 
 
-def set_source(layer: Net | Layer | Crops, source: Source) -> None:
+def set_source(layer: Net | Layer | Crops, source: Source, device: str = "cpu") -> None:
     """Let the `crops` layer draw its batches from `source`, a callable without arguments or an iterator.
 
     Args:
         layer: a train net, its layer `crops`, or what that layer holds.
+        device: where the net's weights are.
 
     Raises:
         NetError: there is no `crops` layer in it.
@@ -123,7 +125,7 @@ def set_source(layer: Net | Layer | Crops, source: Source) -> None:
         name = layer.name if isinstance(layer, Net) else layer.spec.name
         raise NetError(f'"{name}" has no Python layer "crops" of module "rpn3d", nothing to give crops to')
     for one in found:
-        one.source = source
+        one.source, one.device = source, device
 
 
 @register_python("rpn3d", "targets")
@@ -213,13 +215,14 @@ class HardNegatives(PythonLayer):
         wanted = target[crop, anchor, 1:, cell]
         background = self._negatives(logits.detach(), labels, mining)
         rejected = logits.reshape(-1)[background].float()
-        weight = torch.zeros(positives, VALUES_PER_ANCHOR - 1)
+        weight = head.new_zeros((positives, VALUES_PER_ANCHOR - 1), dtype=torch.float32)
         weight[:count] = 1.0
+        labelled = weight.new_ones(max(count, len(background)))
         return [
             F.pad(found, (0, positives - count))[:, None],
-            F.pad(torch.full((count,), POSITIVE), (0, positives - count), value=IGNORED)[:, None],
+            F.pad(labelled[:count] * POSITIVE, (0, positives - count), value=IGNORED)[:, None],
             F.pad(rejected, (0, negatives - len(background)))[:, None],
-            F.pad(torch.full((len(background),), NEGATIVE), (0, negatives - len(background)), value=IGNORED)[:, None],
+            F.pad(labelled[: len(background)] * NEGATIVE, (0, negatives - len(background)), value=IGNORED)[:, None],
             F.pad(deltas, (0, 0, 0, positives - count)),
             F.pad(wanted, (0, 0, 0, positives - count)),
             weight,

@@ -19,9 +19,10 @@ from caffe_models.text_format import read_text
 from runtime.budget import Budget
 from train.dataset import PreparedScan, load_folder
 from train.disk import remove_leftovers
-from train.level import sampling_of, train_level, voxels
+from train.level import sampling_of, train_level
 from train.mine import Hard
 from train.mine import load as load_hard
+from train.pace import voxels
 from train.run_settings import RunSettings as RunSettings
 from train.run_settings import Surroundings
 from train.run_settings import TrainingStopped as TrainingStopped
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
 LOCK_NAME = ".lock"
 
 
-def fast_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; elsewhere it is emulated, many times slower than float32."""
+def fast_bf16(device: str = "cpu") -> bool:
+    """Whether the device multiplies bfloat16 itself; elsewhere it is emulated, many times slower than float32."""
     import torch
 
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
@@ -70,7 +73,7 @@ def train(
         Rpn3dError: see `train_level`; or another run is at work in `out`.
         TrainingStopped: by a signal.
     """
-    work = [_voxels(solver, settings) for solver in solvers]
+    work = [_voxels(solver, settings, 1 if share is None else share.processes) for solver in solvers]
     leads = share is None or share.leads
     with only_run(out) if leads else nullcontext(), StopSignals() as signals:
         if leads:
@@ -101,7 +104,7 @@ class TrainingJob:
     mined: Path | None
     validation: Path | None
     deploy: Path
-    validate_every: int
+    validate_every: int | None
     budget: Budget
 
     def __call__(self, share: "ProcessShare | None", say: Callable[[str], None]) -> Path:
@@ -109,7 +112,13 @@ class TrainingJob:
         hard = load_hard(self.mined, scans) if self.mined is not None else ()
         tried = None
         if self.validation is not None and (share is None or share.leads):
-            tried = Validation(tuple(load_folder(self.validation)), self.deploy, self.validate_every, self.budget)
+            tried = Validation(
+                tuple(load_folder(self.validation)),
+                self.deploy,
+                self.validate_every,
+                self.budget,
+                "bf16" if self.settings.autocast and fast_bf16() else "f32",
+            )
         return train(
             self.solvers, scans, self.out, self.settings, say, self.weights, hard=hard, validation=tried, share=share
         )
@@ -121,10 +130,16 @@ def level_name(solver: Path) -> str:
     return f"crop{name}" if name.isdigit() else name
 
 
-def _voxels(solver: Path, settings: RunSettings) -> int:
-    """That a level goes through, as its texts say."""
+def _voxels(solver: Path, settings: RunSettings, processes: int) -> int:
+    """That a level goes through, as its texts say. Raises NetError if its batch cannot be shared evenly: now, not after
+    days in the level before."""
     message = read_text(solver, "SolverParameter")
-    return voxels(sampling_of(read_net(message, None))) * (settings.iterations or read_settings(message).max_iter)
+    sampling = sampling_of(read_net(message, None))
+    if processes > 1:
+        from train.distributed import check_batch
+
+        check_batch(solver, sampling.batch, processes)
+    return voxels(sampling) * (settings.iterations or read_settings(message).max_iter)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ class RunSettings:
         keep: snapshots of each level that are kept, the last ones; 0: all.
         tensorboard: write curves and pictures for it; pictures_every: iterations between two pictures.
         quiet: no progress.
+        device: cpu or cuda; see `train.device`.
     """
 
     seed: int = 1
@@ -38,6 +39,7 @@ class RunSettings:
     tensorboard: bool = True
     pictures_every: int = 500
     quiet: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

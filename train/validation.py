@@ -1,5 +1,6 @@
 """Validation: what the weights of the moment find on whole scans that are not trained on, by LUNA16's measure."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ from runtime.mark_files import Marks
 from train.dataset import IGNORE, TARGET, PreparedScan
 from train.mine import score
 
+SHARE = 0.05
+"""Of a level's time, about, that validations take unless told how often they come."""
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -30,8 +34,10 @@ class Validation:
     Attributes:
         scans: prepared scans that are not trained on; their nodules together are what must be found.
         deploy: prototxt of the net as detection runs it; weights pass to it by layer name.
-        every: iterations between two validations; each level ends with one as well. 0: only then.
+        every: iterations between two validations; each level ends with one as well. 0: only then; None: so many that
+            all of them take about `SHARE` of the time.
         budget: cores and memory that one may take.
+        precision: f32 or bf16, where the processor has it.
 
     Raises:
         Rpn3dError: no scan, or no nodule in any: nothing to measure.
@@ -39,14 +45,21 @@ class Validation:
 
     scans: tuple[PreparedScan, ...]
     deploy: Path
-    every: int
+    every: int | None
     budget: Budget
+    precision: str = "f32"
 
     def __post_init__(self) -> None:
         if not any((scan.nodules[:, 4] == TARGET).any() for scan in self.scans):
             raise Rpn3dError(
                 f"validation: the {len(self.scans)} scans given hold no nodule to find; give scans with annotations"
             )
+
+    def interval(self, voxels: int) -> int:
+        """Iterations between two validations where one goes through so many voxels, forward and twice that backward."""
+        if self.every is not None:
+            return self.every
+        return math.ceil(sum(scan.voxels.size for scan in self.scans) / (3 * voxels * SHARE))
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +86,7 @@ class Score:
 
 
 def validate(weights: Weights, validation: Validation, stopped: Callable[[], bool] = lambda: False) -> Score | None:
-    """Run these weights over the scans as detection does, in float32 with OpenVINO.
+    """Run these weights over the scans as detection does, with OpenVINO.
 
     Args:
         weights: of the trained net, by layer.
@@ -141,7 +154,9 @@ def _engine(weights: Weights, validation: Validation) -> Engine:
     with tempfile.TemporaryDirectory(prefix="rpn3d-") as folder:
         path = Path(folder) / "model.onnx"
         save_onnx(net_to_onnx(net), path)
-        return load_engine("openvino", path, EngineOptions(precision="f32", threads=validation.budget.cpus))
+        return load_engine(
+            "openvino", path, EngineOptions(precision=validation.precision, threads=validation.budget.cpus)
+        )
 
 
 def _annotations(scan: PreparedScan, kind: float) -> Marks:
