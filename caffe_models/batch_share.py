@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 class BatchShare(Protocol):
     """This process's part; every process must call the same methods in the same order."""
 
-    rank: int
-    processes: int
+    @property
+    def processes(self) -> int:
+        """How many there are; each has equally many rows."""
 
     def gather(self, rows: "torch.Tensor") -> "torch.Tensor":
         """The whole batch (axis 0), in the order of the processes, from the rows that each has.

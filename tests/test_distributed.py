@@ -75,7 +75,7 @@ def test_shared_batch_norm_is_batch_norm(alone: ProcessShare) -> None:
         else:
             mean, var = torch.zeros(4), torch.zeros(4)
             y = torch.batch_norm(inputs[0], inputs[1], inputs[2], mean, var, True, 1.0, 1e-5, False)
-        (y * target).sum().backward()
+        (y * target).sum().backward()  # type: ignore[no-untyped-call]
         results.append([y, mean, var, *(one.grad for one in inputs)])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -85,6 +85,7 @@ class Second:
     """The second half of a batch, without anybody else."""
 
     rank, processes = 1, 2
+
     rows, own = ProcessShare.rows, ProcessShare.own
 
 

@@ -127,7 +127,7 @@ def test_a_run_told_to_stop_while_it_validates_does_it_when_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_weights: list[float]
 ) -> None:
     solver = tiny_training.write(tmp_path / "nets", snapshot=3)
-    give = train.level_validation.validate
+    give: Callable[..., Score | None] = vars(train.level_validation)["validate"]
 
     def then_stop(weights: Weights, validation: Validation, stopped: Callable[[], bool]) -> Score | None:
         if len(by_weights) == 3:

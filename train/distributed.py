@@ -43,12 +43,12 @@ class Job(Protocol):
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, share: "ProcessShare", rows: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, share: "ProcessShare", rows: Tensor) -> Tensor:
         ctx.share = share
         return share.gather_plain(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         return None, ctx.share.own(gradient)
 
 
@@ -56,7 +56,7 @@ class _BatchNorm(torch.autograd.Function):
     """Ioffe and Szegedy 2015 over the rows of all processes, of which each has equally many."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, share: "ProcessShare", x: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         axes = [axis for axis in range(x.ndim) if axis != 1]
@@ -74,7 +74,7 @@ class _BatchNorm(torch.autograd.Function):
         return y, mean, unbiased
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, gradient: Tensor, of_mean: Tensor, of_var: Tensor
     ) -> tuple[None, Tensor, Tensor | None, Tensor | None, None]:
         x, gamma, mean, var = ctx.saved_tensors
@@ -137,7 +137,7 @@ class ProcessShare:
         """The sums over all processes, in place; in one message, since each costs a round trip."""
         flat = torch.cat([one.reshape(-1) for one in gradients])
         dist.all_reduce(flat)
-        for one, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+        for one, part in zip(gradients, torch.split(flat, [one.numel() for one in gradients]), strict=True):
             one.copy_(part.view(one.shape))
 
     def highest(self, numbers: Sequence[int]) -> list[int]:

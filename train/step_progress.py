@@ -50,7 +50,7 @@ class StepProgress:
             from rich import progress
             from rich.console import Console
 
-            columns = [
+            columns: list[str | progress.ProgressColumn] = [
                 *([self._name] if self._name else []),
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
