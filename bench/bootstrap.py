@@ -49,7 +49,7 @@ def redrawn_share(part: NDArray[np.bool_], of: NDArray[np.bool_], scan: NDArray[
     """(draws,): the share of `part` in `of`, both (nodules,), of nodules in the scans `scan`; NaN in draws without."""
     counts = [np.bincount(scan[which], minlength=times.shape[1]) for which in (part & of, of)]
     some, every = times @ counts[0], times @ counts[1]
-    return np.divide(some, every, out=np.full(len(times), math.nan), where=every > 0)
+    return np.asarray(np.divide(some, every, out=np.full(len(times), math.nan), where=every > 0), dtype=np.float64)
 
 
 def with_mean(values: Floats) -> Floats:

@@ -85,7 +85,9 @@ def phantom(
 @app.command(epilog="Example: rpn3d evaluate submission.csv --annotations annotations.csv --scans scans -o report")
 def evaluate(
     submission: Annotated[Path, typer.Argument(metavar="SUBMISSION", help="The marks: submission.csv of detect.")],
-    annotations: Annotated[Path, typer.Option(help="seriesuid,coordX,coordY,coordZ,diameter_mm")],
+    annotations: Annotated[
+        Path, typer.Option(help="seriesuid,coordX,coordY,coordZ,diameter_mm; a column type may follow.")
+    ],
     out: Out,
     excluded: Annotated[Path | None, typer.Option(help="Findings that count neither way.")] = None,
     seriesuids: Annotated[Path | None, typer.Option(help="The scans that were searched, one a line.")] = None,

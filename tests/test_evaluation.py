@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bench.evaluation import evaluate
 from bench.evaluation_content import text_lines
+from commands.scans import app
+from runtime.errors import ScanError
 from runtime.mark_files import MarksError
 
 
@@ -123,3 +126,20 @@ def test_a_faulty_input_leaves_earlier_results_alone(inputs: Path) -> None:
     with pytest.raises(MarksError):
         evaluate(inputs / "s.csv", inputs / "a.csv", out_dir=inputs / "out")
     assert [p.read_text() for p in (inputs / "out").iterdir()] == ["before"]
+
+
+def test_folders_of_scans_that_hold_none_are_refused_before_anything_is_written(inputs: Path) -> None:
+    with pytest.raises(ScanError, match="no such file or folder"):
+        evaluate(inputs / "s.csv", inputs / "a.csv", out_dir=inputs / "out", scans=[inputs / "nowhere"])
+    assert not (inputs / "out").exists()
+
+
+def test_the_command_prints_the_json_that_it_wrote(inputs: Path) -> None:
+    files = [str(inputs / "s.csv"), "--annotations", str(inputs / "a.csv"), "-o", str(inputs / "out")]
+    compared = ["--compare", str(inputs / "s.csv"), "--json", "--quiet"]
+    done = CliRunner().invoke(app, ["evaluate", *files, *compared])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((inputs / "out" / "froc.json").read_text())
+    assert printed["compare"]["cpm_difference_95"] == [0, 0]
+    assert CliRunner().invoke(app, ["evaluate", *files, "--quiet"]).output == ""
