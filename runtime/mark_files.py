@@ -29,6 +29,7 @@ class Marks:
         value: (n,) the last column: `probability` of a submission, `diameter_mm` of annotations.
         source: the file's name.
         types: of each row what the optional column `type` of annotations says, "" if nothing; () without that column.
+        lines: of each row, its line in the file; empty if the marks come from no file.
     """
 
     seriesuid: tuple[str, ...]
@@ -36,6 +37,7 @@ class Marks:
     value: NDArray[np.float64]
     source: str
     types: tuple[str, ...] = ()
+    lines: tuple[int, ...] = ()
 
     def type_of(self, row: int) -> str:
         """What the column `type` says of a row, "" if nothing."""
@@ -123,6 +125,7 @@ def _read(path: Path, value_name: str) -> Marks:
     uids: list[str] = []
     types: list[str] = []
     numbers: list[tuple[float, ...]] = []
+    lines: list[int] = []
     for line, row in rows:
         if len(row) <= max(where):
             raise MarksError(f"{path}:{line}: {len(row)} fields, the header has {len(names)}; is the row cut off?")
@@ -134,11 +137,12 @@ def _read(path: Path, value_name: str) -> Marks:
         if not all(map(math.isfinite, values)):
             raise MarksError(f"{path}:{line}: {_first_bad(row, names, where[1:])}")
         numbers.append(values)
+        lines.append(line)
         if type_column is not None:
             types.append(row[type_column].strip() if type_column < len(row) else "")
     table = np.asarray(numbers, dtype=np.float64).reshape(-1, 4)
     xyz_mm, value = np.ascontiguousarray(table[:, :3]), np.ascontiguousarray(table[:, 3])
-    return Marks(tuple(uids), xyz_mm, value, str(path), tuple(types))
+    return Marks(tuple(uids), xyz_mm, value, str(path), tuple(types), tuple(lines))
 
 
 def _first_bad(row: list[str], names: list[str], where: list[int]) -> str:
