@@ -76,7 +76,6 @@ class CropSource:
         missed = np.array([1.0 - sure.get((s, _place(self.scans[s].nodules[n])), UNKNOWN) for s, n in self._targets])
         small = np.where(diameters < 10.0, sampling.small_weight, 1.0)
         self._weights = _shares(small * (1.0 + (sampling.missed_weight - 1.0) * missed))
-        self._lung_voxels = [np.flatnonzero(scan.lung).astype(np.int32) for scan in self.scans]
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crops")
         self._ahead: dict[int, Future[CropBatch]] = {}
 
@@ -110,9 +109,7 @@ class CropSource:
             return cut(self.scans[s], mark[:3].astype(np.float64), target, self.sampling, rng)
         if rng.random() < self.sampling.random_share:
             s = int(rng.integers(len(self.scans)))
-            flat = self._lung_voxels[s]
-            shape = self.scans[s].voxels.shape
-            place = np.array(np.unravel_index(int(flat[rng.integers(len(flat))]), shape), dtype=np.float64)
+            place = self.scans[s].random_lung_voxel(rng)
             return cut(self.scans[s], place, np.full(3, middle), self.sampling, rng)
         s, n = self._targets[int(rng.choice(len(self._targets), p=self._weights))]
         nodule = self.scans[s].nodules[n]
