@@ -90,6 +90,7 @@ def test_named_files_win(luna: Path, tmp_path: Path) -> None:
     found = find_training_set([luna], [tmp_path / "mine.csv"])
     assert list(merge_tables(found.annotations)) == ["1.3.6.2"]
     assert len(found.scans) == 3
+    assert found.notes[-1] == "taken as free of nodules, no annotation file has a row of them: 1.3.6.1, 1.3.6.3"
     assert [one.path.name for one in found.excluded] == ["annotations_excluded.csv"]
 
 

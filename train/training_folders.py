@@ -93,6 +93,9 @@ def find_training_set(
         left_out = [read_table(file, lists.get(file.parent)) for file in tables.excluded]
         if left_out:
             notes.append(f"excluded findings: {', '.join(map(str, tables.excluded))}")
+    silent = [uid for uid in named if not any(uid in table.rows for table in (*targets, *left_out))]
+    if silent:
+        notes.append(f"taken as free of nodules, no annotation file has a row of them: {_some(silent)}")
     return TrainingSet(tuple(named.values()), tuple(targets), tuple(left_out), tuple(notes))
 
 
