@@ -55,6 +55,9 @@ def train(
         bool | None,
         typer.Option("--bf16/--no-bf16", help="Compute in bfloat16 (weights stay float32); default: where it is fast."),
     ] = None,
+    show_sampling: Annotated[
+        bool, typer.Option("--show-sampling", help="Draw the crops that training would get, and do not train.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the detector; a run that was stopped goes on from its last snapshot."""
@@ -95,9 +98,23 @@ def train(
     except StoppedError as error:
         print(f"rpn3d: {error}", file=sys.stderr)
         raise typer.Exit(130) from None
+    training, _ = split_for_run(
+        load_folder(prepared),
+        hold_out,
+        same_patient,
+        seed,
+        out,
+        lambda text: say(text, quiet),
+        keep=not show_sampling,
+    )
+    if show_sampling:
+        from train.sampling_pictures import level_to_show, show_level
+
+        report = show_level(level_to_show(solvers), training, out, seed)
+        show(str(report), None, False, quiet)
+        return
     settings = RunSettings(
         seed=seed, autocast=fast if bf16 is None else bf16, threads=budget.cpus, iterations=iterations
     )
-    training, _ = split_for_run(load_folder(prepared), hold_out, same_patient, seed, out, lambda text: say(text, quiet))
     done = run(solvers, training, out, settings, lambda text: say(text, quiet), weights)
     show(str(done), None, False, quiet)

@@ -21,7 +21,7 @@ MAX_NODULES = 12
 LUNG = 50.0
 """Grey level of lung tissue (about -850 HU), which stays as it is when the contrast varies."""
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Voxels = NDArray[np.float32]
 
 
@@ -199,7 +199,7 @@ def cut(scan: PreparedScan, place: Floats, target: Floats, sampling: Variation, 
     else:
         voxels = ndimage.map_coordinates(scan.voxels, crop_map.grid(np.arange(size, dtype=np.float64)), **how)
     position = crop_map.grid(STRIDE * np.arange(size // STRIDE) + (STRIDE - 1) / 2.0)
-    extent = np.array(scan.voxels.shape, dtype=np.float32)[:, None, None, None]
+    extent = np.array(scan.shape, dtype=np.float32)[:, None, None, None]
     coord = ((position + 0.5) / extent - 0.5).astype(np.float32)
     along_z = np.linalg.inv(matrix)[:, 0]
     return Crop(vary(voxels, along_z, sampling, rng), coord, _rows(scan, crop_map, size), scan.mining)
@@ -212,15 +212,14 @@ def _rows(scan: PreparedScan, crop_map: CropMap, size: int) -> NDArray[np.float3
     inverse = np.linalg.inv(crop_map.matrix)
     plain = float(np.cbrt(abs(np.linalg.det(inverse))))
     room = 10.0 if crop_map.warp is not None else 0.0  # what no warp moves a nodule by
-    for z, y, x, diameter, kind in scan.nodules.astype(np.float64):
-        point = np.array((z, y, x))
-        near = inverse @ (point - crop_map.offset)
-        reach = diameter * plain / 2.0 + room
-        if count == MAX_NODULES or np.any(near < -reach) or np.any(near > size - 1 + reach):
-            continue
+    known = scan.nodules.astype(np.float64)
+    straight = (known[:, :3] - crop_map.offset) @ inverse.T
+    reach = known[:, 3:4] * plain / 2.0 + room
+    for row in known[np.all((straight >= -reach) & (straight <= size - 1 + reach), axis=1)]:
+        point, diameter, kind = row[:3], float(row[3]), float(row[4])
         where = crop_map.to_crop(point)
         across = diameter * crop_map.magnification(where, diameter * plain / 2.0)
-        if np.any(where < -across / 2) or np.any(where > size - 1 + across / 2):
+        if count == MAX_NODULES or np.any(where < -across / 2) or np.any(where > size - 1 + across / 2):
             continue
         inside = bool(np.all(where >= 0) and np.all(where <= size - 1))
         rows[count] = (*where, across, kind if inside else IGNORE)

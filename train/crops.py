@@ -7,6 +7,7 @@ as one that never stopped, whatever was drawn ahead, and nothing about the data 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,16 @@ class Sampling(Variation):
     small_weight: float = 2.0
     missed_weight: float = 3.0
     bound_voxel: float = 12.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One crop to be: `place` of scan number `scan` (z, y, x in its voxels) comes to lie at `target` of the crop."""
+
+    kind: Literal["nodule", "random", "hard"]
+    scan: int
+    place: NDArray[np.float64]
+    target: NDArray[np.float64]
 
 
 class CropSource:
@@ -91,7 +102,7 @@ class CropSource:
 
     def draw(self, iteration: int) -> CropBatch:
         """The batch of this iteration, drawn now."""
-        crops = [self._draw_crop(np.random.default_rng((self.seed, iteration, k))) for k in range(self.sampling.batch)]
+        crops = [self._draw_crop(self._rng(iteration, k)) for k in range(self.sampling.batch)]
         return CropBatch(
             data=to_input(np.stack([c.voxels for c in crops])[:, None]),
             coord=np.stack([c.coord for c in crops]),
@@ -99,23 +110,33 @@ class CropSource:
             mining=np.array([c.mining for c in crops], dtype=np.float32),
         )
 
+    def chosen(self, iteration: int) -> list[Choice]:
+        """Why each crop of this iteration's batch was drawn, and from where; nothing is cut."""
+        return [self._choose(self._rng(iteration, k)) for k in range(self.sampling.batch)]
+
+    def _rng(self, iteration: int, k: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, iteration, k))
+
     def _draw_crop(self, rng: np.random.Generator) -> Crop:
+        choice = self._choose(rng)
+        return cut(self.scans[choice.scan], choice.place, choice.target, self.sampling, rng)
+
+    def _choose(self, rng: np.random.Generator) -> Choice:
         size = self.sampling.crop
         middle = (size - 1) / 2.0
         if self._false and rng.random() < self.sampling.hard_share:
             s, mark = self._false[int(rng.choice(len(self._false), p=self._false_weights))]
             bound = min(self.sampling.bound_voxel * size / 128.0 + 4.0, middle)
             target = rng.uniform(bound, size - 1 - bound, 3)
-            return cut(self.scans[s], mark[:3].astype(np.float64), target, self.sampling, rng)
+            return Choice("hard", s, mark[:3].astype(np.float64), target)
         if rng.random() < self.sampling.random_share:
             s = int(rng.integers(len(self.scans)))
-            place = self.scans[s].random_lung_voxel(rng)
-            return cut(self.scans[s], place, np.full(3, middle), self.sampling, rng)
+            return Choice("random", s, self.scans[s].random_lung_voxel(rng), np.full(3, middle))
         s, n = self._targets[int(rng.choice(len(self._targets), p=self._weights))]
         nodule = self.scans[s].nodules[n]
         bound = min(max(self.sampling.bound_voxel * size / 128.0 + 4.0, 0.6 * float(nodule[3])), middle)
         target = rng.uniform(bound, size - 1 - bound, 3) if bound < middle else np.full(3, middle)
-        return cut(self.scans[s], nodule[:3].astype(np.float64), target, self.sampling, rng)
+        return Choice("nodule", s, nodule[:3].astype(np.float64), target)
 
 
 def _place(row: NDArray[np.float32]) -> tuple[float, ...]:

@@ -108,10 +108,13 @@ def split_for_run(
     seed: int,
     out: str | Path,
     say: Callable[[str], None],
+    *,
+    keep: bool = True,
 ) -> tuple[list[PreparedScan], list[PreparedScan]]:
     """`split`, written into the run's folder as `split.csv` and obeyed when the run goes on.
 
-    Scans that came since go where their patient is, new patients to training.
+    Scans that came since go where their patient is, new patients to training. With `keep` False nothing is written:
+    who only looks at what training would get has not yet decided what it will get.
 
     Raises:
         DatasetError: as `split`, and what is asked for now contradicts what the run began with: its weights have seen
@@ -140,7 +143,8 @@ def split_for_run(
     else:
         training, validation = split(scans, hold_out, patients, seed)
         say(f"{len(training)} scans to train on, {len(validation)} held out: {file}")
-    _write_sides(file, training, validation, known)
+    if keep:
+        _write_sides(file, training, validation, known)
     return training, validation
 
 
