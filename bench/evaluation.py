@@ -1,25 +1,26 @@
-"""An evaluation as files: froc.json, froc.csv, froc.png, CADAnalysis.txt, and evaluation.html that holds it all."""
+"""An evaluation as files: froc.json, froc.csv, froc.png, CADAnalysis.txt, and evaluation.html that holds it all.
 
-import base64
-import html
+The official figures come from `runtime.froc`, what is computed from them from `bench.evaluation_figures`, pictures of
+places in the scans from `bench.evaluation_pictures`; `evaluation_content` has all that as one value, which
+`evaluation_page` and `evaluation_official` put into words.
+"""
+
 import json
-import math
-from collections.abc import Iterable, Sequence
-from io import BytesIO
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from bench.bootstrap import bootstrap
+from bench.evaluation_content import Evaluation, summary
+from bench.evaluation_figures import compute
+from bench.evaluation_official import cad_analysis, curve_lines
+from bench.evaluation_page import page
+from bench.evaluation_pictures import draw_places
+from bench.evaluation_places import missed, with_diameters, worst_false_positives
+from bench.evaluation_plots import draw_froc
 from caffe_models.atomic import replacing
-from runtime.froc import RATES, Floats, FrocResult, NoduleHit, evaluate_files
-
-SCHEMA_VERSION = 1
-RATE_LABELS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
-SIZES_MM = (-math.inf, 5.0, 10.0, 20.0, math.inf)
-FALSE_POSITIVES_SHOWN = 5
+from runtime.find_scans import find_scans
+from runtime.froc import evaluate_marks
+from runtime.mark_files import Marks, read_annotations, read_series_list, read_submission
 
 
 def evaluate(
@@ -29,29 +30,59 @@ def evaluate(
     seriesuids: str | Path | None = None,
     out_dir: str | Path | None = None,
     *,
+    compare: str | Path | None = None,
+    scans: Sequence[str | Path] = (),
     draws: int = 1000,
     seed: int = 0,
-) -> FrocResult:
+    say: Callable[[str], None] | None = None,
+) -> Evaluation:
     """Evaluate a submission as LUNA16 does and, with `out_dir`, write the files; see `write_evaluation`.
+
+    Args:
+        submission, annotations, excluded, seriesuids: CSV files; without the last, every scan that a file names counts.
+        compare: another submission, evaluated over the same scans and compared with the first.
+        scans: scan files, DICOM folders or folders of scans for pictures; only what the pictures need is read.
+        draws, seed: of the bootstrap over scans that gives the 95 % intervals.
+        say: called with a line of progress before each scan is read.
 
     Raises:
         MarksError: an input that cannot be read; nothing is written then.
+        ScanError: a path of `scans` that holds no scan.
         OSError: `out_dir` cannot be written.
     """
-    result = evaluate_files(submission, annotations, excluded, seriesuids)
+    sources = find_scans(scans) if scans else ()
+    first = read_submission(submission)
+    other = None if compare is None else read_submission(compare)
+    truth = read_annotations(annotations)
+    ignored = None if excluded is None else read_annotations(excluded)
+    listed = None if seriesuids is None else read_series_list(seriesuids)
+    extra: tuple[str, ...] = ()
+    if other is not None and listed is None:
+        listed, extra = _named_scans(first, other, truth, ignored)
+    result = evaluate_marks(first, truth, ignored, listed)
+    result = replace(result, notes=(*extra, *result.notes))
+    names = _names(Path(submission), None if compare is None else Path(compare))
+    compared = None if other is None else evaluate_marks(other, truth, ignored, listed)
+    figures = compute(result, names[0], compared, names[1], draws=draws, seed=seed)
+    misses, miss_count = missed(result, figures.thresholds[-1])
+    false = with_diameters(worst_false_positives(result), Path(submission))
+    pictures, missing = draw_places((*false, *misses), sources, result, say) if scans else ({}, ())
+    given = {
+        "submission": submission,
+        "compared with": compare,
+        "annotations": annotations,
+        "excluded findings": excluded,
+        "list of scans": seriesuids,
+    }
+    files = {what: str(path) for what, path in given.items() if path is not None}
+    evaluation = Evaluation(figures, false, misses, miss_count, files, pictures, missing)
     if out_dir is not None:
-        write_evaluation(result, out_dir, name=Path(submission).stem, draws=draws, seed=seed)
-    return result
+        write_evaluation(evaluation, out_dir)
+    return evaluation
 
 
-def write_evaluation(
-    result: FrocResult, out_dir: str | Path, *, name: str = "submission", draws: int = 1000, seed: int = 0
-) -> dict[str, Path]:
+def write_evaluation(evaluation: Evaluation, out_dir: str | Path) -> dict[str, Path]:
     """Write the evaluation into `out_dir`, each file whole or not at all.
-
-    Args:
-        name: of the submission, for the headings.
-        draws, seed: of the bootstrap over scans that gives the 95 % intervals.
 
     Returns:
         Paths by kind: json, csv, png, text, html.
@@ -59,15 +90,15 @@ def write_evaluation(
     Raises:
         OSError: the folder cannot be written.
     """
-    folder = Path(out_dir)
-    bands = bootstrap(result, draws, seed)
-    picture = draw_froc(result, bands, name)
+    folder, figures, result = Path(out_dir), evaluation.figures, evaluation.result
+    shown = (figures.main,) if figures.comparison is None else (figures.main, figures.comparison.other)
+    picture = draw_froc(shown)
     content = {
-        "json": ("froc.json", (json.dumps(summary(result, bands, draws, seed), indent=1) + "\n").encode()),
+        "json": ("froc.json", (json.dumps(summary(evaluation), indent=1) + "\n").encode()),
         "csv": ("froc.csv", ("fps_per_scan,sensitivity,threshold\n" + curve_lines(result)).encode()),
         "png": ("froc.png", picture),
-        "text": ("CADAnalysis.txt", cad_analysis(result, name).encode()),
-        "html": ("evaluation.html", page(result, bands, name, picture).encode()),
+        "text": ("CADAnalysis.txt", cad_analysis(result, figures.main.name).encode()),
+        "html": ("evaluation.html", page(evaluation, picture).encode()),
     }
     for file, data in content.values():
         with replacing(folder / file) as temporary:
@@ -75,172 +106,24 @@ def write_evaluation(
     return {kind: folder / file for kind, (file, _) in content.items()}
 
 
-def summary(result: FrocResult, bands: Floats, draws: int, seed: int) -> dict[str, Any]:
-    """What froc.json holds: cpm, the sensitivity at each rate, counts, notes; null where it is undefined."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "cpm": _number(result.cpm),
-        "cpm_95": [_number(bands[0, -1]), _number(bands[2, -1])],
-        "rates": list(RATES),
-        "sensitivity": [_number(v) for v in result.sensitivities],
-        "sensitivity_95": [
-            [_number(low), _number(high)] for low, high in zip(bands[0, :-1], bands[2, :-1], strict=True)
-        ],
-        "bootstrap": {"draws": draws, "seed": seed},
-        "counts": result.counts,
-        "unknown_series": dict(result.unknown_series),
-        "notes": list(result.notes),
-    }
-
-
-def text_lines(result: FrocResult) -> list[str]:
-    """The evaluation for a terminal: CPM, sensitivity at each rate, counts, unknown scans, notes."""
-    rates = zip(RATE_LABELS, result.sensitivities, strict=True)
-    lines = [f"CPM {result.cpm:.4f}", "false positives per scan   sensitivity"]
-    lines += [f"{label:>24}   {value:11.4f}" for label, value in rates]
-    lines += [f"{key.replace('_', ' ')}: {value}" for key, value in result.counts.items()]
-    return lines + [f"note: {line}" for line in _remarks(result)]
-
-
-def _remarks(result: FrocResult) -> list[str]:
-    unknown = result.unknown_series.items()
-    return [*result.notes, *(f"{uid}: {n} marks, not in the list of scans, not counted" for uid, n in unknown)]
-
-
-def curve_lines(result: FrocResult) -> str:
-    """The points of the curve as the official program writes them: false positives per scan, sensitivity, threshold."""
-    points = zip(result.fps_per_scan, result.sensitivity, result.thresholds, strict=True)
-    return "".join(f"{fps:.9f},{sensitivity:.9f},{threshold:.9f}\n" for fps, sensitivity, threshold in points)
-
-
-def cad_analysis(result: FrocResult, name: str) -> str:
-    """The counts in the official program's words and layout."""
-    counts = result.counts
-    sensitivity = counts["true_positives"] / counts["nodules"] if counts["nodules"] else math.nan
-    stars = "*" * 60
-    lines = [
-        "",
-        stars,
-        f"CAD Analysis: {name}",
-        stars,
-        "",
-        "Candidate detection results:",
-        f"    True positives: {counts['true_positives']}",
-        f"    False positives: {counts['false_positives']}",
-        f"    False negatives: {counts['false_negatives']}",
-        "    True negatives: 0",
-        f"    Total number of candidates: {counts['candidates']}",
-        f"    Total number of nodules: {counts['nodules']}",
-        f"    Ignored candidates on excluded nodules: {counts['ignored_on_excluded']}",
-        f"    Ignored candidates which were double detections on a nodule: {counts['doubles']}",
-        f"    Sensitivity: {sensitivity:.9f}",
-        f"    Average number of candidates per scan: {counts['candidates'] / counts['scans']:.9f}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def draw_froc(result: FrocResult, bands: Floats, name: str) -> bytes:
-    """The FROC curve as PNG: rates from 1/8 to 8 on a logarithmic axis, with the 95 % interval at each rate."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    fine = np.geomspace(RATES[0], RATES[-1], 400)
-    axes.fill_between(RATES, bands[0, :-1], bands[2, :-1], color="#1f77b4", alpha=0.18, linewidth=0, label="95 %")
-    axes.plot(fine, np.interp(fine, result.fps_per_scan, result.sensitivity), color="#1f77b4")
-    axes.plot(RATES, result.sensitivities, "o", color="#1f77b4", label=f"CPM {result.cpm:.4f}")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(RATES, RATE_LABELS)
-    axes.set(xlim=(RATES[0], RATES[-1]), ylim=(0, 1), xlabel="false positives per scan", ylabel="sensitivity")
-    axes.set_title(name, parse_math=False)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    target = BytesIO()
-    figure.savefig(target, format="png")
-    return target.getvalue()
-
-
-def page(result: FrocResult, bands: Floats, name: str, picture: bytes) -> str:
-    """The page: one HTML text, the picture inside, no scripts, nothing fetched."""
-    inline = base64.b64encode(picture).decode("ascii")
-    counts = [(key.replace("_", " "), value) for key, value in result.counts.items()]
-    rates = [
-        (label, f"{value:.4f}", f"{low:.4f} to {high:.4f}")
-        for label, value, low, high in zip(
-            [*RATE_LABELS, "mean (CPM)"], [*result.sensitivities, result.cpm], bands[0], bands[2], strict=True
-        )
-    ]
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in _remarks(result))
-    parts = [
-        f"<h1>{html.escape(name)}: CPM {result.cpm:.4f}</h1>",
-        f'<img alt="FROC curve" src="data:image/png;base64,{inline}">',
-        f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
-        "<h2>Sensitivity</h2>",
-        _table(("false positives per scan", "sensitivity", "95 % interval"), rates),
-        "<h2>Counts</h2>",
-        _table(("what", "count"), counts),
-        "<h2>By diameter</h2>",
-        _table(("mm", "nodules", "found", "share"), _by_size(result.nodules)),
-        "<h2>By scan</h2>",
-        f"<p>Nodules with the probability of their best mark, then up to {FALSE_POSITIVES_SHOWN} false positives, the "
-        "most probable first. Positions are x, y, z in mm.</p>",
-        _scan_table(result),
-    ]
-    style = (
-        "body{font:15px sans-serif;margin:2em auto;max-width:70em;padding:0 1em}table{border-collapse:collapse}"
-        "td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:right;vertical-align:top}"
-        "td:first-child,th:first-child,td.l{text-align:left}.m{color:#b00020}img{max-width:100%}"
+def _named_scans(first: Marks, other: Marks, truth: Marks, ignored: Marks | None) -> tuple[tuple[str, ...], tuple[str]]:
+    """The scans that any file names, for two submissions without a list of scans, and a note on them."""
+    files = (first, other, truth) if ignored is None else (first, other, truth, ignored)
+    scans = tuple(sorted({uid for marks in files for uid in marks.seriesuid}))
+    note = (
+        f"no list of scans was given: the {len(scans)} scans that the files of both submissions name were counted; any "
+        "other scan without marks would lower the false positives per scan"
     )
-    head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><style>{style}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    return scans, (note,)
 
 
-def _by_size(nodules: Sequence[NoduleHit]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for low, high in pairwise(SIZES_MM):
-        own = [n for n in nodules if low <= n.diameter_mm < high]
-        found = sum(n.probability is not None for n in own)
-        label = (
-            f"under {high:.0f}"
-            if low < 0
-            else f"{low:.0f} and more"
-            if high == math.inf
-            else f"{low:.0f} to {high:.0f}"
-        )
-        rows.append((label, len(own), found, f"{found / len(own):.3f}" if own else ""))
-    return rows
-
-
-def _scan_table(result: FrocResult) -> str:
-    nodules: dict[str, list[str]] = {}
-    for n in result.nodules:
-        where = f"{n.diameter_mm:.1f} mm at {n.x_mm:.1f}, {n.y_mm:.1f}, {n.z_mm:.1f}"
-        text = (
-            f"{n.probability:.6f}: {where}" if n.probability is not None else f'<span class="m">missed: {where}</span>'
-        )
-        nodules.setdefault(n.seriesuid, []).append(text)
-    bounds = np.searchsorted(result.false_positive_scan, np.arange(len(result.scans) + 1))
-    rows = []
-    for index, scan in enumerate(result.scans):
-        own = slice(int(bounds[index]), int(bounds[index + 1]))
-        probability, xyz = result.false_positive_probability[own], result.false_positive_xyz_mm[own]
-        best = np.argsort(-probability, kind="stable")[:FALSE_POSITIVES_SHOWN]
-        false = [f"{probability[i]:.6f}: {', '.join(f'{v:.1f}' for v in xyz[i])}" for i in best]
-        numbers = (scan.nodules, scan.hits, scan.nodules - scan.hits, scan.false_positives, scan.ignored, scan.doubles)
-        cells = "".join(f"<td>{v}</td>" for v in (html.escape(scan.seriesuid), *numbers))
-        listed = "".join(f'<td class="l">{"<br>".join(v)}</td>' for v in (nodules.get(scan.seriesuid, []), false))
-        rows.append(f"<tr>{cells}{listed}</tr>")
-    names = ("scan", "nodules", "hits", "missed", "false positives", "ignored", "doubles", "nodules", "false positives")
-    return f"<table><tr>{''.join(f'<th>{n}</th>' for n in names)}</tr>{''.join(rows)}</table>"
-
-
-def _table(names: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(v))}</td>" for v in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _names(first: Path, other: Path | None) -> tuple[str, str]:
+    """What headings call the submissions: the file's name, with its folder where both have the same."""
+    if other is None:
+        return first.stem, ""
+    if first.stem != other.stem:
+        return first.stem, other.stem
+    folders = first.resolve().parent.name, other.resolve().parent.name
+    if folders[0] != folders[1]:
+        return f"{folders[0]}/{first.stem}", f"{folders[1]}/{other.stem}"
+    return str(first), str(other)

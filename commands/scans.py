@@ -82,19 +82,35 @@ def phantom(
     write_phantoms(out, count, seed, progress=lambda text: say(text, quiet))
 
 
-@app.command(epilog="Example: rpn3d evaluate submission.csv --annotations annotations.csv -o report")
+@app.command(epilog="Example: rpn3d evaluate submission.csv --annotations annotations.csv --scans scans -o report")
 def evaluate(
     submission: Annotated[Path, typer.Argument(metavar="SUBMISSION", help="The marks: submission.csv of detect.")],
-    annotations: Annotated[Path, typer.Option(help="seriesuid,coordX,coordY,coordZ,diameter_mm")],
+    annotations: Annotated[
+        Path, typer.Option(help="seriesuid,coordX,coordY,coordZ,diameter_mm; a column type may follow.")
+    ],
     out: Out,
     excluded: Annotated[Path | None, typer.Option(help="Findings that count neither way.")] = None,
     seriesuids: Annotated[Path | None, typer.Option(help="The scans that were searched, one a line.")] = None,
+    scans: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCAN", help="Scan, DICOM folder or folder of scans for the pictures; repeatable."),
+    ] = None,
+    compare: Annotated[Path | None, typer.Option(help="Another submission, to compare with this one.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """FROC and CPM as LUNA16 computes them: froc.json, froc.csv, a plot and a page."""
+    """FROC and CPM as LUNA16 computes them: froc.json, froc.csv, a plot, and a page with all figures and pictures."""
     from bench.evaluation import evaluate as evaluate_files
-    from bench.evaluation import text_lines
+    from bench.evaluation_content import summary, text_lines
 
-    result = evaluate_files(submission, annotations, excluded, seriesuids, out)
-    show("\n".join(text_lines(result)), json.loads((out / "froc.json").read_text()), as_json, quiet)
+    found = evaluate_files(
+        submission,
+        annotations,
+        excluded,
+        seriesuids,
+        out,
+        compare=compare,
+        scans=scans or (),
+        say=lambda text: say(text, quiet),
+    )
+    show("\n".join(text_lines(found)), summary(found), as_json, quiet)

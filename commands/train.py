@@ -1,5 +1,6 @@
 """`rpn3d train`: the detector's training run."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,47 +9,68 @@ import typer
 from caffe_models.errors import Rpn3dError
 from commands.options import NET, Cpus, Out, Quiet, say, show
 
-app = typer.Typer()
+WORKER_BYTES = 2 << 30
+"""What one process that prepares a scan, or makes a phantom, may need."""
 
-VALIDATION_SEED = 500
-"""Of the first synthetic CT to validate on; those that are trained on begin at 1000."""
+app = typer.Typer()
 
 
 @app.command(epilog="Example: rpn3d train -o run --phantoms 40 --nodules cubes.npz --background lungs.npz")
 def train(
     out: Out,
     phantoms: Annotated[int, typer.Option(min=0, help="Synthetic CTs to train on.")] = 20,
-    scans: Annotated[
-        list[Path] | None, typer.Option(help="Annotated scans (a file or folder; may be repeated).")
+    phantom_nodules: Annotated[
+        int | None, typer.Option(min=0, help="Nodules in each of them; default: 0 to 12, drawn.")
     ] = None,
-    annotations: Annotated[Path | None, typer.Option(help="Their nodules, as in LUNA16.")] = None,
-    excluded: Annotated[Path | None, typer.Option(help="Findings in them that count neither way.")] = None,
+    scans: Annotated[
+        list[Path] | None,
+        typer.Option(help="Annotated scans: a file, a folder, the whole of LUNA16 or Tianchi; may be repeated."),
+    ] = None,
+    annotations: Annotated[
+        list[Path] | None, typer.Option(help="Their nodules, as in LUNA16; default: annotations.csv there; repeatable.")
+    ] = None,
+    excluded: Annotated[
+        list[Path] | None,
+        typer.Option(help="Findings that count neither way; default: annotations_excluded.csv there; repeatable."),
+    ] = None,
     background: Annotated[list[Path] | None, typer.Option(help="Other scans, to put nodules into.")] = None,
     nodules: Annotated[Path | None, typer.Option(help="Real nodules to put in (.npz).")] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A nodule of --nodules that is not put in; repeatable.")
+    ] = None,
     copies: Annotated[int, typer.Option(min=0, help="Copies with inserted nodules of each real scan.")] = 8,
+    validation: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|SHARE", help="Hold out: a list of seriesuids, or a share of patients such as 0.1."),
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="CSV seriesuid,patient: which series are of one patient.")
+    ] = None,
     crops: Annotated[str, typer.Option(help="Schedule, each from the weights before.")] = "32,64,128",
     iterations: Annotated[int | None, typer.Option(min=1, help="Of each level; default: max_iter.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
+    cpus: Cpus = None,
+    bf16: Annotated[
+        bool | None,
+        typer.Option("--bf16/--no-bf16", help="Compute in bfloat16 (weights stay float32); default: where it is fast."),
+    ] = None,
     mined: Annotated[Path | None, typer.Option(help="Hard examples to draw crops from, of `rpn3d mine`.")] = None,
-    validation: Annotated[Path | None, typer.Option(help="Folder of prepared scans to validate on.")] = None,
-    validation_phantoms: Annotated[
-        int, typer.Option(min=0, help="Synthetic CTs to validate on, if no --validation is given.")
-    ] = 2,
+    validate_on: Annotated[
+        int, typer.Option(min=0, help="Scans tried while training: of those held out, else synthetic CTs; 0: none.")
+    ] = 3,
     validate_every: Annotated[
         int | None,
         typer.Option(min=0, help="Iterations between validations; 0: at a level's end alone; default: 5 % of time."),
     ] = None,
     keep: Annotated[int, typer.Option(min=0, help="Snapshots kept of each level, the last ones; 0: all.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
-    cpus: Cpus = None,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
     processes: Annotated[
         int, typer.Option(min=1, help="Share each batch and the cores; torchrun on many machines works as well.")
     ] = 1,
-    bf16: Annotated[
-        bool | None,
-        typer.Option("--bf16/--no-bf16", help="Compute in bfloat16 (weights stay float32); default: where it is fast."),
-    ] = None,
+    show_sampling: Annotated[
+        bool, typer.Option("--show-sampling", help="Draw the crops that training would get, and do not train.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the detector; a run that was stopped goes on from its last snapshot.
@@ -57,9 +79,13 @@ def train(
     """
     from runtime.budget import make_budget
     from train.device import choose_device
-    from train.distributed import in_processes
-    from train.prepare import Sources, prepare_all
+    from train.distributed import in_processes, torchrun_share
+    from train.mine import load
+    from train.prepare import Sources, StoppedError
     from train.run import RunSettings, TrainingJob, TrainingStopped, fast_bf16
+    from train.splits import parse_validation, read_patients
+    from train.training_scans import held_out, training_scans
+    from train.validation import Validation
 
     device = choose_device(device, processes)
     fast = fast_bf16(device)  # asks PyTorch, whose absence is better told before minutes of preparing
@@ -71,23 +97,22 @@ def train(
                 sorted(path.stem.removeprefix("solver_") for path in NET.parent.glob("solver_*.prototxt"))
             )
             raise Rpn3dError(f"--crops {crops}: there is no {solver.name}; crops are {known}")
+    hold_out = None if validation is None else parse_validation(validation)
+    same_patient = None if patients is None else read_patients(patients)
     sources = Sources(
         scans=tuple(scans or ()),
-        annotations=annotations,
-        excluded=excluded,
+        annotations=tuple(annotations or ()),
+        excluded=tuple(excluded or ()),
         backgrounds=tuple(background or ()),
         nodules=nodules,
+        leave_out=tuple(leave_out or ()),
         copies=copies,
         phantoms=phantoms,
-        workers=budget.cpus,
+        phantom_nodules=phantom_nodules,
+        workers=max(1, min(budget.cpus, budget.memory_bytes // WORKER_BYTES)),
         seed=seed,
     )
-    prepared = prepare_all(sources, out / "prepared", lambda text: say(text, quiet))
-    if validation is None and validation_phantoms:
-        others = Sources(phantoms=validation_phantoms, phantom_seed=VALIDATION_SEED, workers=budget.cpus)
-        validation = prepare_all(others, out / "validation", lambda text: say(text, quiet))
-    if validation is None:
-        say("nothing to validate on: no best model is kept (--validation, --validation-phantoms)", quiet)
+    bar = not quiet and sys.stderr.isatty()
     settings = RunSettings(
         seed=seed,
         autocast=fast if bf16 is None else bf16,
@@ -97,10 +122,38 @@ def train(
         quiet=quiet,
         device=device,
     )
-    job = TrainingJob(tuple(solvers), prepared, out, settings, weights, mined, validation, NET, validate_every, budget)
-    try:
-        done = in_processes(processes, job, lambda text: say(text, quiet))
-    except TrainingStopped as stopped:
-        say(str(stopped), quiet)
-        raise typer.Exit(128 + stopped.number) from stopped
+    with torchrun_share() as share:
+        leads = share is None or share.leads
+
+        def report(text: str) -> None:
+            say(text, quiet or not leads)
+
+        try:
+            training, others = training_scans(
+                sources, out, hold_out, same_patient, report, keep=not show_sampling, bar=bar, share=share
+            )
+            if show_sampling:
+                from train.sampling_pictures import level_to_show, show_level
+
+                show(str(show_level(level_to_show(solvers), training, out, seed)), None, False, quiet)
+                return
+            tried = held_out(others, validate_on, sources, out, report, bar=bar) if leads else ()
+        except StoppedError as error:
+            print(f"rpn3d: {error}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        precision = "bf16" if settings.autocast and fast_bf16() else "f32"
+        job = TrainingJob(
+            tuple(solvers),
+            tuple(training),
+            out,
+            settings,
+            weights,
+            tuple(load(mined, training)) if mined is not None else (),
+            Validation(tried, NET, validate_every, budget, precision) if tried else None,
+        )
+        try:
+            done = in_processes(processes, job, report) if share is None else job(share, report)
+        except TrainingStopped as stopped:
+            report(str(stopped))
+            raise typer.Exit(128 + stopped.number) from stopped
     show(str(done), None, False, quiet)

@@ -6,6 +6,7 @@ Only the pixels that are shown are ever computed, so the cost does not grow with
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def draw_box(picture: Pixels, centre: tuple[float, float], side: float, colour: 
             picture[row, span(start, start + tick, width)] = colour
 
 
+def draw_circle(picture: Pixels, centre: tuple[float, float], diameter: float, colour: Colour) -> None:
+    """A circle of `diameter` pixels around (row, column), one pixel wide, in place; at least 6 pixels wide."""
+    radius = max(diameter / 2, 3.0)
+    low = [max(int(c - radius) - 1, 0) for c in centre]
+    high = [max(int(c + radius) + 3, 0) for c in centre]
+    part = picture[low[0] : high[0], low[1] : high[1]]
+    rows, columns = np.ogrid[: part.shape[0], : part.shape[1]]
+    apart = np.hypot(rows + low[0] - centre[0], columns + low[1] - centre[1])
+    part[np.abs(apart - radius) < 0.6] = colour
+
+
 def draw_contour(picture: Pixels, mask: NDArray[np.bool_], colour: Colour) -> None:
     """The mask's inner border, one pixel wide, in place; the picture's own edge is no border."""
     padded = np.pad(mask, 1, mode="edge")
@@ -168,6 +180,11 @@ class Sheet:
         Raises:
             OSError: it cannot be written.
         """
+        with replacing(path) as temporary:
+            temporary.write_bytes(self.png())
+
+    def png(self) -> bytes:
+        """The sheet as PNG."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -179,8 +196,9 @@ class Sheet:
             figure.text(
                 left / self.width, 1 - top / self.height, line, color=colour, fontsize=9, va="top", parse_math=False
             )
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=DPI, format="png")
+        target = BytesIO()
+        figure.savefig(target, dpi=DPI, format="png")
+        return target.getvalue()
 
 
 def whole_slice(grid: Grid, plane: str, centre: Sequence[float], pixels: tuple[int, int]) -> View:

@@ -35,7 +35,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class NoduleHit:
-    """One annotated nodule; `probability` is that of its best mark, None if it was missed; `marks` within it."""
+    """One annotated nodule; `probability` is that of its best mark, None if it was missed; `marks` within it.
+
+    `type` is what the annotations say it is, "" where they say nothing; the figures do not depend on it.
+    """
 
     seriesuid: str
     x_mm: float
@@ -44,6 +47,7 @@ class NoduleHit:
     diameter_mm: float
     probability: float | None
     marks: int
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,8 @@ def evaluate_marks(
         for column, row in enumerate(own):
             best = float(probability[within[:, column]].max()) if marks_in[column] else None
             x, y, z = annotations.xyz_mm[row].tolist()
-            nodules.append(NoduleHit(uid, x, y, z, float(annotations.value[row]), best, int(marks_in[column])))
+            diameter, marks = float(annotations.value[row]), int(marks_in[column])
+            nodules.append(NoduleHit(uid, x, y, z, diameter, best, marks, annotations.type_of(int(row))))
         hits = int((marks_in > 0).sum())
         doubles = int(marks_in.sum()) - hits
         false = len(false_rows[-1])

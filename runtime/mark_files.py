@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from caffe_models.errors import Rpn3dError
 
 COORDINATES = ("coordX", "coordY", "coordZ")
+TYPE = "type"
 
 
 class MarksError(Rpn3dError):
@@ -27,12 +28,20 @@ class Marks:
         xyz_mm: (n, 3) world position, float64.
         value: (n,) the last column: `probability` of a submission, `diameter_mm` of annotations.
         source: the file's name.
+        types: of each row what the optional column `type` of annotations says, "" if nothing; () without that column.
+        lines: of each row, its line in the file; empty if the marks come from no file.
     """
 
     seriesuid: tuple[str, ...]
     xyz_mm: NDArray[np.float64]
     value: NDArray[np.float64]
     source: str
+    types: tuple[str, ...] = ()
+    lines: tuple[int, ...] = ()
+
+    def type_of(self, row: int) -> str:
+        """What the column `type` says of a row, "" if nothing."""
+        return self.types[row] if self.types else ""
 
     def rows_of(self) -> dict[str, NDArray[np.intp]]:
         """Row numbers of each series, ascending."""
@@ -58,6 +67,8 @@ def read_submission(path: str | Path) -> Marks:
 
 def read_annotations(path: str | Path) -> Marks:
     """Read annotations: columns seriesuid, coordX, coordY, coordZ, diameter_mm, in any order, others ignored.
+
+    A further column `type` may say what each finding is, such as "solid;juxtapleural"; LUNA16's own files have none.
 
     Raises:
         MarksError: as `read_submission`.
@@ -110,8 +121,11 @@ def _read(path: Path, value_name: str) -> Marks:
             f"expected {','.join(wanted)}"
         )
     where = [names.index(name) for name in wanted]
+    type_column = names.index(TYPE) if TYPE in names else None
     uids: list[str] = []
+    types: list[str] = []
     numbers: list[tuple[float, ...]] = []
+    lines: list[int] = []
     for line, row in rows:
         if len(row) <= max(where):
             raise MarksError(f"{path}:{line}: {len(row)} fields, the header has {len(names)}; is the row cut off?")
@@ -123,8 +137,12 @@ def _read(path: Path, value_name: str) -> Marks:
         if not all(map(math.isfinite, values)):
             raise MarksError(f"{path}:{line}: {_first_bad(row, names, where[1:])}")
         numbers.append(values)
+        lines.append(line)
+        if type_column is not None:
+            types.append(row[type_column].strip() if type_column < len(row) else "")
     table = np.asarray(numbers, dtype=np.float64).reshape(-1, 4)
-    return Marks(tuple(uids), np.ascontiguousarray(table[:, :3]), np.ascontiguousarray(table[:, 3]), str(path))
+    xyz_mm, value = np.ascontiguousarray(table[:, :3]), np.ascontiguousarray(table[:, 3])
+    return Marks(tuple(uids), xyz_mm, value, str(path), tuple(types), tuple(lines))
 
 
 def _first_bad(row: list[str], names: list[str], where: list[int]) -> str:

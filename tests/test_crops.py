@@ -6,13 +6,24 @@ import numpy as np
 import pytest
 
 from runtime.network_input import OUTSIDE
-from train.crops import MAX_NODULES, CropSource, Sampling, cut, random_matrix
+from train.augment import MAX_NODULES, cut, random_matrix
+from train.crops import CropSource, Sampling
 from train.dataset import IGNORE, TARGET, DatasetError, PreparedScan
 from train.mine import Hard
 
 SHAPE = (70, 80, 90)
 BALL = (30.0, 45.0, 50.0)
-PLAIN = Sampling(crop=32, batch=2, noise=0.0, blur_voxel=0.0, shift=0.0)
+PLAIN = Sampling(
+    crop=32,
+    batch=2,
+    warp_share=0,
+    blur_voxel=0,
+    sharpen_share=0,
+    thick_voxel=0,
+    noise=0,
+    contrast=0,
+    shift=0,
+)
 
 
 def scan(*, diameter: float = 10.0, mining: bool = True) -> PreparedScan:

@@ -16,8 +16,7 @@ from caffe_models.net import Net
 from caffe_models.solver import Solver
 from caffe_models.text_format import parse_text
 from caffe_models.weights import read_caffemodel
-from runtime.budget import Budget
-from train.dataset import save
+from train.dataset import load_folder, save
 from train.distributed import ProcessShare, in_processes, rows_of, share_batch
 from train.python_layers import CropBatch
 from train.run import RunSettings, TrainingJob, train
@@ -35,9 +34,7 @@ def test_two_processes_have_the_losses_and_weights_of_one(tmp_path: Path) -> Non
     outs = {}
     for count in (1, 2):
         out = outs[count] = tmp_path / f"of{count}"
-        deploy = solver.with_name("deploy.prototxt")
-        budget = Budget(1, 2 << 30, "")
-        job = TrainingJob((solver,), prepared, out, SETTINGS, None, None, None, deploy, 0, budget)
+        job = TrainingJob((solver,), tuple(load_folder(prepared)), out, SETTINGS)
         said: list[str] = []
         assert in_processes(count, job, said.append) == out / "crop32" / "rpn3d_32_iter_3.caffemodel"
         assert len(said) == 1

@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from bench.evaluation import evaluate, text_lines
+from bench.evaluation import evaluate
+from bench.evaluation_content import text_lines
+from commands.scans import app
+from runtime.errors import ScanError
 from runtime.mark_files import MarksError
 
 
@@ -64,6 +68,39 @@ def test_the_page_holds_everything_and_fetches_nothing(inputs: Path) -> None:
     assert "other: 1 marks" in page
 
 
+def test_the_page_of_a_comparison_and_of_types(inputs: Path) -> None:
+    (inputs / "other").mkdir()
+    (inputs / "other" / "s.csv").write_text("seriesuid,coordX,coordY,coordZ,probability\nnew,0,0,0,0.5\n")
+    (inputs / "a.csv").write_text(
+        "seriesuid,coordX,coordY,coordZ,diameter_mm,type\n<a>,0,0,0,7,solid;isolated\n<a>,40,0,0,22,<odd>\n"
+    )
+    out = inputs / "out"
+    evaluate(inputs / "s.csv", inputs / "a.csv", out_dir=out, compare=inputs / "other" / "s.csv", draws=50)
+    content = json.loads((out / "froc.json").read_text())
+    # the best mark is false, one in four scans: nothing is found at 1/8, one of two nodules from 1/4 on
+    assert content["cpm"] == content["compare"]["cpm_difference"] == pytest.approx(3 / 7)
+    assert content["compare"]["cpm"] == 0
+    assert content["compare"]["submission"] == "other/s"
+    assert content["counts"]["scans"] == 4  # those of both: <a>, b, other, new
+    assert "the 4 scans that the files of both submissions name" in content["notes"][0]
+    assert [(g["class"], g["nodules"], g["found"]) for g in content["by_texture"]] == [("<odd>", 1, 0), ("solid", 1, 1)]
+    assert [(g["class"], g["nodules"]) for g in content["by_place"]] == [("isolated", 1), ("not stated", 1)]
+    assert [p["why"] for p in content["largest_misses"]] == ["no mark"]
+    page = (out / "evaluation.html").read_text()
+    for text in ("<h2>Compared with other/s</h2>", "<b>+0.4286</b>", "<h2>By texture</h2>", "&lt;odd&gt;", "no mark"):
+        assert text in page
+    assert "<odd>" not in page
+
+
+def test_what_is_not_known_is_left_out_of_the_page(inputs: Path) -> None:
+    evaluate(inputs / "s.csv", inputs / "a.csv", out_dir=inputs / "out", draws=5)
+    page = (inputs / "out" / "evaluation.html").read_text()
+    assert "By texture" not in page
+    assert "Compared with" not in page
+    content = json.loads((inputs / "out" / "froc.json").read_text())
+    assert (content["compare"], content["by_texture"], content["by_place"]) == (None, [], [])
+
+
 def test_the_terminal_is_told_everything(inputs: Path) -> None:
     lines = text_lines(evaluate(inputs / "s.csv", inputs / "a.csv", inputs / "e.csv", inputs / "u.csv"))
     assert lines[0] == "CPM 0.5000"
@@ -89,3 +126,20 @@ def test_a_faulty_input_leaves_earlier_results_alone(inputs: Path) -> None:
     with pytest.raises(MarksError):
         evaluate(inputs / "s.csv", inputs / "a.csv", out_dir=inputs / "out")
     assert [p.read_text() for p in (inputs / "out").iterdir()] == ["before"]
+
+
+def test_folders_of_scans_that_hold_none_are_refused_before_anything_is_written(inputs: Path) -> None:
+    with pytest.raises(ScanError, match="no such file or folder"):
+        evaluate(inputs / "s.csv", inputs / "a.csv", out_dir=inputs / "out", scans=[inputs / "nowhere"])
+    assert not (inputs / "out").exists()
+
+
+def test_the_command_prints_the_json_that_it_wrote(inputs: Path) -> None:
+    files = [str(inputs / "s.csv"), "--annotations", str(inputs / "a.csv"), "-o", str(inputs / "out")]
+    compared = ["--compare", str(inputs / "s.csv"), "--json", "--quiet"]
+    done = CliRunner().invoke(app, ["evaluate", *files, *compared])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((inputs / "out" / "froc.json").read_text())
+    assert printed["compare"]["cpm_difference_95"] == [0, 0]
+    assert CliRunner().invoke(app, ["evaluate", *files, "--quiet"]).output == ""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.bootstrap import bootstrap
-from bench.evaluation import cad_analysis, curve_lines
+from bench.evaluation_official import cad_analysis, curve_lines
 from runtime.froc import FrocResult, evaluate_files, evaluate_marks
 from runtime.mark_files import Marks, MarksError, read_annotations, read_series_list, read_submission
 

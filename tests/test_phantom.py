@@ -1,6 +1,7 @@
 """Phantoms: the same seed gives the same scan; what the annotations say is there is there; files are whole."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
+from runtime.mark_files import read_annotations
 from runtime.volume import read_volume
 from train import phantom_files
 from train.phantom import Phantom, make_phantom
@@ -79,6 +81,19 @@ def contrast(hu: NDArray[Any], place: NDArray[Any], radius: NDArray[Any]) -> flo
     values = hu.ravel()
     shell = values[(r > 1.5) & (r < 2.5)]
     return float(np.median(values[r < np.sort(r)[4] + 0.35]) - np.median(shell[shell < -500]))
+
+
+def test_annotations_are_lunas_columns_then_the_type(tmp_path: Path) -> None:
+    nodule = {"x_mm": 1, "y_mm": 2, "z_mm": 3.5, "diameter_mm": 6, "kind": "part-solid,juxtapleural"}
+    (tmp_path / "p.mhd").touch()
+    (tmp_path / "p.nodules.json").write_text(json.dumps({"nodules": [nodule]}))
+    table = phantom_files.write_annotations(tmp_path)
+    assert table.read_text().splitlines() == [
+        "seriesuid,coordX,coordY,coordZ,diameter_mm,type",
+        "p,1.0000,2.0000,3.5000,6.0000,part-solid;juxtapleural",
+    ]
+    read = read_annotations(table)
+    assert (read.xyz_mm.tolist(), read.value.tolist(), read.types) == ([[1, 2, 3.5]], [6], ("part-solid;juxtapleural",))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -12,10 +12,12 @@ import tiny_training
 
 import commands.train
 import rpn3d
+import train.training_scans
 from caffe_models.errors import Rpn3dError
-from train.dataset import save
+from train.dataset import load_folder, save
 from train.level import LOG_NAME
-from train.run import RunSettings, TrainingStopped, only_run, train
+from train.run import RunSettings, TrainingStopped, only_run
+from train.run import train as train_all
 from train.snapshots import Snapshots
 from train.step_log import StepLog
 
@@ -28,7 +30,7 @@ def solver(tmp_path: Path) -> Path:
 
 
 def run(solver: Path, out: Path, say: Callable[[str], None] = lambda _: None, **settings: Any) -> Path:
-    return train([solver], [tiny_training.scan()], out, RunSettings(**{**vars(SETTINGS), **settings}), say)
+    return train_all([solver], [tiny_training.scan()], out, RunSettings(**{**vars(SETTINGS), **settings}), say)
 
 
 def test_a_run_killed_at_any_moment_ends_as_one_that_never_stopped(
@@ -114,8 +116,8 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_snapshot(
 ) -> None:
     """Through the command: it says how to go on, exits with 128 + the signal's number, and does go on."""
     out = tmp_path / "out"
-    (out / "prepared").mkdir(parents=True)
     save(tiny_training.scan(), out / "prepared")
+    monkeypatch.setattr(train.training_scans, "prepare_all", lambda sources, folder, say, bar: folder)
     monkeypatch.setattr(commands.train, "NET", solver.with_name("deploy.prototxt"))
     write = StepLog.write
 
@@ -136,7 +138,7 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_snapshot(
         "--no-bf16",
         "--seed",
         "3",
-        "--validation-phantoms",
+        "--validate-on",
         "0",
     ]
     monkeypatch.setattr(sys, "argv", [*command, "--cpus", "1"])
@@ -152,7 +154,7 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_snapshot(
     with pytest.raises(SystemExit) as ended:
         rpn3d.main()
     assert ended.value.code in (0, None)
-    run(solver, tmp_path / "whole")
+    train_all([solver], load_folder(out / "prepared"), tmp_path / "whole", SETTINGS, lambda _: None)
     wanted = tiny_training.results(tmp_path / "whole")
     assert tiny_training.results(out)["crop16/log.jsonl"] == wanted["crop16/log.jsonl"]
     assert (

@@ -4,6 +4,7 @@ import json
 import signal
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from runtime.engines.base import EngineOptions, load_engine
 from runtime.froc import FrocResult
 from train.dataset import PreparedScan
 from train.mine import score
+from train.prepare import Sources
 from train.run import RunSettings, TrainingStopped
 from train.run import train as train_all
+from train.training_scans import held_out
 from train.validation import Score, Validation, draw_froc, froc_of, validate
 
 SETTINGS = RunSettings(seed=3, autocast=False, threads=1, tensorboard=False)
@@ -175,3 +178,18 @@ def test_a_full_disk_at_the_best_model_names_it(tmp_path: Path, by_weights: list
     solver = tiny_training.write(tmp_path / "nets", snapshot=10)
     with tiny_training.full_disk(3000), pytest.raises(Rpn3dError, match=r"out/best\.caffemodel: cannot be written \("):
         run(solver, tmp_path / "out")
+
+
+def test_few_of_the_scans_held_out_are_tried(tmp_path: Path) -> None:
+    """Those with nodules, and fully annotated ones alone; which of them does not depend on their order."""
+    scans = [tiny_training.scan(f"s{k}") for k in range(9)]
+    bare = [replace(scans[k], nodules=np.zeros((0, 5), np.float32)) for k in range(3)]
+    unmarked = [replace(scans[k], mining=False) for k in range(3, 6)]
+    held = [*bare, *unmarked, *scans[6:]]
+    chosen = held_out(held, 2, Sources(), tmp_path, print)
+    assert len(chosen) == 2
+    assert {scan.seriesuid for scan in chosen} < {"s6", "s7", "s8"}
+    assert [scan.seriesuid for scan in held_out(held[::-1], 2, Sources(), tmp_path, print)] == [
+        scan.seriesuid for scan in chosen
+    ]
+    assert held_out(held, 0, Sources(), tmp_path, print) == ()

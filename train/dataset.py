@@ -1,94 +1,137 @@
-"""Prepared scans: what training reads.
+"""Training data: annotations, and scans prepared as the detector itself sees them (`runtime.working_volume`).
 
-A prepared scan is a scan as the detector itself sees it (lung mask, 1 mm, uint8: `runtime.working_volume`), with its
-nodules in voxels of that volume, in one `.npz` file. Preparing is done once; crops are drawn from memory.
+What a prepared scan is stands in `train.prepared_scan`, how it is stored in `train.prepared_files`, how annotations
+come into it in `train.placing`; the names that others need are here.
 """
 
-import json
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from caffe_models.atomic import replacing
-from caffe_models.errors import Rpn3dError
 from runtime import mark_files
+from runtime.grid import Grid
 from runtime.lung_mask import find_lungs
 from runtime.volume import Volume
 from runtime.working_volume import WorkingVolume, make_working_volume
+from train.placing import Problem, place
+from train.prepared_files import load, load_folder, save
+from train.prepared_scan import IGNORE, TARGET, Annotation, DatasetError, PreparedScan
 
-TARGET, IGNORE = 1.0, 0.0
+__all__ = [
+    "IGNORE",
+    "TARGET",
+    "Annotation",
+    "AnnotationTable",
+    "DatasetError",
+    "Prepared",
+    "PreparedScan",
+    "from_working_volume",
+    "load",
+    "load_folder",
+    "merge_tables",
+    "prepare",
+    "read_annotations",
+    "read_table",
+    "save",
+]
 
-
-class DatasetError(Rpn3dError):
-    """Training data that cannot be read or used."""
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One row of a LUNA16-style annotation file: centre in world mm (x, y, z), diameter in mm."""
-
-    x_mm: float
-    y_mm: float
-    z_mm: float
-    diameter_mm: float
-
-
-@dataclass(frozen=True)
-class PreparedScan:
-    """A scan ready to draw crops from.
-
-    Attributes:
-        seriesuid: its name.
-        voxels: (z, y, x) uint8 at 1 mm, as the network sees it.
-        lung: (z, y, x) bool, the dilated lung mask on the same grid.
-        nodules: (n, 5) float32: z, y, x in voxels, diameter in voxels (mm), kind (1 target, 0 ignore).
-        mining: every nodule is annotated, so that false positives may be used as hard negatives.
-    """
-
-    seriesuid: str
-    voxels: NDArray[np.uint8]
-    lung: NDArray[np.bool_]
-    nodules: NDArray[np.float32]
-    mining: bool
+Annotations = dict[str, list[Annotation]]
 
 
-def read_annotations(path: str | Path) -> dict[str, list[Annotation]]:
+def read_annotations(path: str | Path) -> Annotations:
     """Rows of a LUNA16-style CSV (seriesuid,coordX,coordY,coordZ,diameter_mm), by seriesuid.
 
-    A diameter that is not above zero is kept (LUNA16 marks points so); who trains on it decides.
+    A diameter that is not above zero is kept (LUNA16 marks points so); `train.placing` decides what becomes of it.
 
     Raises:
         MarksError: a missing file or column, or a value that is not a finite number, with file and line.
     """
     marks = mark_files.read_annotations(path)
     table = np.column_stack([marks.xyz_mm, marks.value]).tolist()
-    return {uid: [Annotation(*table[row]) for row in rows] for uid, rows in marks.rows_of().items()}
+    name = Path(path).name
+    return {
+        uid: [Annotation(*table[row], source=f"{name}:{marks.lines[row]}") for row in rows]
+        for uid, rows in marks.rows_of().items()
+    }
+
+
+@dataclass(frozen=True)
+class AnnotationTable:
+    """One annotation file.
+
+    Attributes:
+        path: of the CSV.
+        rows: its annotations by seriesuid.
+        series: the scans it speaks of, by a list beside it; None: those it has rows of, and maybe others.
+    """
+
+    path: Path
+    rows: Annotations
+    series: frozenset[str] | None = None
+
+    def speaks_of(self, seriesuid: str) -> bool:
+        """Whether the file says what is in a scan, if only by having no row of it."""
+        return seriesuid in self.rows or (self.series is not None and seriesuid in self.series)
+
+
+def read_table(path: str | Path, series_list: str | Path | None = None) -> AnnotationTable:
+    """Read an annotation file and the list of scans that belongs to it.
+
+    Raises:
+        MarksError: as `read_annotations`.
+    """
+    series = None if series_list is None else frozenset(mark_files.read_series_list(series_list))
+    return AnnotationTable(Path(path), read_annotations(path), series)
+
+
+def merge_tables(tables: Sequence[AnnotationTable]) -> Annotations:
+    """The annotations of several files, each scan's from the first that speaks of it.
+
+    Raises:
+        DatasetError: two files disagree on a scan; the message names both.
+    """
+    merged: Annotations = {}
+    for seriesuid in dict.fromkeys(uid for table in tables for uid in table.rows):
+        speaking = [table for table in tables if table.speaks_of(seriesuid)]
+        first = speaking[0]
+        for other in speaking[1:]:
+            if _rounded(first.rows.get(seriesuid, [])) != _rounded(other.rows.get(seriesuid, [])):
+                raise DatasetError(
+                    f"{first.path} and {other.path} disagree on {seriesuid}: {len(first.rows.get(seriesuid, []))} and "
+                    f"{len(other.rows.get(seriesuid, []))} rows, not the same; name the right one with --annotations "
+                    f"or --excluded"
+                )
+        merged[seriesuid] = first.rows.get(seriesuid, [])
+    return merged
+
+
+def _rounded(annotations: Sequence[Annotation]) -> list[tuple[float, ...]]:
+    return sorted(tuple(round(v, 3) + 0.0 for v in (a.x_mm, a.y_mm, a.z_mm, a.diameter_mm)) for a in annotations)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared scan and what could not be used of its annotations, one sentence each."""
+    """A prepared scan and what was wrong with its annotations."""
 
     scan: PreparedScan
-    complaints: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """One sentence for each problem."""
+        return tuple(map(str, self.problems))
 
 
 def prepare(volume: Volume, targets: Iterable[Annotation], ignored: Iterable[Annotation], *, mining: bool) -> Prepared:
     """Mask, resample and window `volume` as detection does, and bring its annotations into the voxels of the result.
 
-    A target that the lung mask cuts away is turned into an ignored place: the network cannot see it, so it may
-    neither be asked for it nor be blamed for it.
-
     Raises:
         ScanError: no lungs were found.
     """
-    lungs = find_lungs(volume)
-    working = make_working_volume(volume, lungs)
-    return from_working_volume(working, volume.seriesuid, targets, ignored, mining=mining)
+    working = make_working_volume(volume, find_lungs(volume))
+    return from_working_volume(working, volume.seriesuid, targets, ignored, mining=mining, scan_grid=volume.grid)
 
 
 def from_working_volume(
@@ -98,73 +141,11 @@ def from_working_volume(
     ignored: Iterable[Annotation],
     *,
     mining: bool,
+    scan_grid: Grid | None = None,
 ) -> Prepared:
-    """The same for a working volume that is there already."""
-    rows: list[tuple[float, ...]] = []
-    complaints: list[str] = []
-    shape = np.asarray(working.voxels.shape)
-    for kind, annotations in ((TARGET, targets), (IGNORE, ignored)):
-        for a in annotations:
-            where = f"{seriesuid}: nodule at ({a.x_mm:.1f}, {a.y_mm:.1f}, {a.z_mm:.1f}) mm"
-            if kind == TARGET and a.diameter_mm <= 0:
-                complaints.append(f"{where}: diameter {a.diameter_mm:g} mm is not above 0; ignored")
-                kind_here, diameter = IGNORE, 10.0
-            else:
-                # LUNA16 gives points without a size a diameter of -1: ignore a neighbourhood of 10 mm
-                kind_here, diameter = kind, a.diameter_mm if a.diameter_mm > 0 else 10.0
-            z, y, x = working.grid.to_voxel((a.x_mm, a.y_mm, a.z_mm))
-            index = np.round((z, y, x)).astype(int)
-            if np.any(index < 0) or np.any(index >= shape):
-                if kind == TARGET:
-                    complaints.append(f"{where}: outside the lungs' box; left out")
-                continue
-            if kind_here == TARGET and not working.lung[tuple(index)]:
-                complaints.append(f"{where}: outside the lung mask; ignored")
-                kind_here = IGNORE
-            rows.append((z, y, x, diameter, kind_here))
-    nodules = np.asarray(rows, dtype=np.float32).reshape(-1, 5)
-    return Prepared(PreparedScan(seriesuid, working.voxels, working.lung, nodules, mining), tuple(complaints))
-
-
-def save(scan: PreparedScan, folder: str | Path) -> Path:
-    """Write `<seriesuid>.npz` whole or not at all; the mask is packed to bits."""
-    path = Path(folder) / f"{scan.seriesuid}.npz"
-    head = {"seriesuid": scan.seriesuid, "mining": scan.mining, "shape": list(scan.voxels.shape)}
-    with replacing(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            voxels=scan.voxels,
-            lung=np.packbits(scan.lung),
-            nodules=scan.nodules,
-            head=np.asarray(json.dumps(head)),
-        )
-    return path
-
-
-def load(path: str | Path) -> PreparedScan:
-    """Read what `save` wrote.
-
-    Raises:
-        DatasetError: the file is missing, broken or something else.
-    """
-    file = Path(path)
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            head: Mapping[str, object] = json.loads(str(stored["head"]))
-            voxels = stored["voxels"]
-            lung = np.unpackbits(stored["lung"], count=voxels.size).reshape(voxels.shape).astype(bool)
-            return PreparedScan(str(head["seriesuid"]), voxels, lung, stored["nodules"], bool(head["mining"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{file}: not a prepared scan ({error}); prepare it again") from error
-
-
-def load_folder(folder: str | Path) -> list[PreparedScan]:
-    """All prepared scans of a folder, by name.
-
-    Raises:
-        DatasetError: there is none, or one is broken.
-    """
-    files = sorted(Path(folder).glob("*.npz"))
-    if not files:
-        raise DatasetError(f"{folder}: holds no prepared scan (*.npz)")
-    return [load(file) for file in files]
+    """The same for a working volume that is there already; `train.placing.place` says what becomes of annotations."""
+    nodules, problems = place(
+        seriesuid, working.grid, lambda index: np.asarray(working.lung[tuple(index.T)]), targets, ignored, scan_grid
+    )
+    scan = PreparedScan(seriesuid, working.voxels, working.lung, nodules, mining, working.grid)
+    return Prepared(scan, problems)

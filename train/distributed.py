@@ -5,16 +5,16 @@ crop's number alone; BatchNorm takes its statistics over all rows; dropout's mas
 targets are drawn, and the hard negatives chosen, among all crops, by every process alike; so every process has the loss
 of the whole batch, and gradients are added up. `torch.distributed` with gloo carries it, on CPUs.
 
-Processes on one machine are started by `in_processes`. On many, `torchrun` starts `rpn3d train` on each; the run's
-folder must then be one that all share. Process 0 alone writes.
+Processes on one machine are started by `in_processes`. On many, torchrun starts them on each (`torchrun ... --no-python
+rpn3d train ...`); the run's folder must then be one that all share. Process 0 alone writes.
 """
 
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import get_context
@@ -201,16 +201,31 @@ def _check_same_start(net: Net, iteration: int, share: ProcessShare) -> None:
         )
 
 
+@contextmanager
+def torchrun_share() -> Iterator[ProcessShare | None]:
+    """This process's place among those that torchrun started (it sets RANK and WORLD_SIZE); None if it did not.
+
+    Raises:
+        Rpn3dError: another process has ended.
+    """
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        yield None
+        return
+    with _group("env://", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) as share:
+        try:
+            yield share
+        except RuntimeError as error:
+            if "onnection" not in str(error):
+                raise
+            raise Rpn3dError(f"process {share.rank}: another process has ended, which says why") from error
+
+
 def in_processes(count: int, job: Job, say: Callable[[str], None]) -> Path:
-    """Do `job` in `count` processes of this machine, this one among them; or, started by torchrun, in this one as one
-    of those that it started (RANK and WORLD_SIZE are set then).
+    """Do `job` in `count` processes of this machine, this one among them.
 
     Raises:
         Rpn3dError: whatever the job raises here, or another process ended early.
     """
-    if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        return _join("env://", rank, size, job, say if rank == 0 else _silent)
     if count == 1:
         return job(None, say)
     if sys.platform == "linux":
@@ -224,7 +239,8 @@ def in_processes(count: int, job: Job, say: Callable[[str], None]) -> Path:
         for other in others:
             other.start()
         try:
-            return _join(meeting, 0, count, job, say)
+            with _group(meeting, 0, count) as share:
+                return job(share, say)
         except RuntimeError as error:
             for other in others:
                 other.join(timeout=5)
@@ -243,10 +259,11 @@ def in_processes(count: int, job: Job, say: Callable[[str], None]) -> Path:
                 other.join()
 
 
-def _join(meeting: str, rank: int, count: int, job: Job, say: Callable[[str], None]) -> Path:
+@contextmanager
+def _group(meeting: str, rank: int, count: int) -> Iterator[ProcessShare]:
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=PATIENCE)
     try:
-        return job(ProcessShare(rank, count), say)
+        yield ProcessShare(rank, count)
     finally:
         with suppress(RuntimeError):  # another process may be gone
             dist.destroy_process_group()
@@ -256,12 +273,13 @@ def _other(meeting: str, rank: int, count: int, job: Job) -> None:
     """A started process; process 0 has the terminal, so Ctrl-C is its affair."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _join(meeting, rank, count, job, _silent)
+        with _group(meeting, rank, count) as share:
+            job(share, _silent)
     except Rpn3dError as error:
         print(f"rpn3d: process {rank}: {error}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
-        if dist.is_available() and "onnection" not in str(error):
+        if "onnection" not in str(error):
             raise
         sys.exit(1)  # process 0 has ended, and has said why
 

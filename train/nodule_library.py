@@ -3,7 +3,9 @@
 The library's values end near -1172 and 391 HU: calcified nodules come out no brighter than that.
 """
 
+import difflib
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,3 +160,22 @@ def grain(hu: Floats, where: NDArray[np.bool_]) -> float:
         return 0.0
     fine = (hu - ndimage.gaussian_filter(hu, 1.0))[where]
     return float(1.4826 * np.median(np.abs(fine - np.median(fine))))
+
+
+def without(library: NoduleLibrary, names: Collection[str]) -> NoduleLibrary:
+    """The library less the nodules called `names`, say those of scans that a model is to be judged on.
+
+    Raises:
+        InsertError: a name that it does not hold, with the nearest ones it does.
+    """
+    known = {nodule.name for nodule in library.nodules}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+            nearest = f"; nearest: {', '.join(near)}" if near else ""
+            raise InsertError(f'{library.source}: holds no nodule "{name}" to leave out{nearest}')
+    gone = set(names)
+    kept = tuple(nodule for nodule in library.nodules if nodule.name not in gone)
+    if not kept:
+        raise InsertError(f"{library.source}: all of its {len(library.nodules)} nodules are to be left out")
+    return NoduleLibrary(kept, library.source)

@@ -18,7 +18,9 @@ from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
 from train.phantom_make import Phantom, make_phantom, seriesuid
 
-HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "type")
+"""LUNA16's columns, then what the nodule is: texture and place, as "solid;juxtapleural"."""
+
 Row = tuple[str, float, float, float, float]
 
 
@@ -127,7 +129,7 @@ def write_phantoms(
 
 
 def write_annotations(folder: Path) -> Path:
-    """Write `annotations.csv` from the truth beside each complete scan of the folder, by seriesuid."""
+    """Write `annotations.csv` from the truth beside each complete scan of the folder, by seriesuid; see `HEADER`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
@@ -139,8 +141,10 @@ def write_annotations(folder: Path) -> Path:
             nodules = json.loads(truth.read_text(encoding="utf-8"))["nodules"]
             for n in nodules:
                 values = (n["x_mm"], n["y_mm"], n["z_mm"], n["diameter_mm"])
-                writer.writerow([header.stem, *(f"{v:.4f}" for v in values)])
-        except (ValueError, KeyError, TypeError) as error:
+                # ";": readers that split lines at commas without regard to quotes find their five columns
+                kind = str(n.get("kind", "")).replace(",", ";")
+                writer.writerow([header.stem, *(f"{v:.4f}" for v in values), kind])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PhantomError(
                 f"{truth}: not the truth of a phantom ({error}); remove it and {header.name} to make them anew"
             ) from error

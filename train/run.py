@@ -16,12 +16,10 @@ from caffe_models.errors import Rpn3dError, WeightsError
 from caffe_models.solver_nets import read_net
 from caffe_models.solver_settings import read_settings
 from caffe_models.text_format import read_text
-from runtime.budget import Budget
-from train.dataset import PreparedScan, load_folder
+from train.dataset import PreparedScan
 from train.disk import remove_leftovers
 from train.level import sampling_of, train_level
 from train.mine import Hard
-from train.mine import load as load_hard
 from train.pace import voxels
 from train.run_settings import RunSettings as RunSettings
 from train.run_settings import Surroundings
@@ -88,39 +86,27 @@ def train(
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """`train` on folders of prepared scans, so that every process can load them itself.
-
-    Attributes:
-        prepared: folder to train on; mined: what a model got wrong on its scans; validation: folder to validate on.
-        deploy, validate_every, budget: as for `Validation`.
-        The others: as for `train`.
-    """
+    """`train` with all that it needs, so that other processes can be given it. Scans on disk weigh nothing in it."""
 
     solvers: tuple[Path, ...]
-    prepared: Path
+    scans: tuple[PreparedScan, ...]
     out: Path
     settings: RunSettings
-    weights: Path | None
-    mined: Path | None
-    validation: Path | None
-    deploy: Path
-    validate_every: int | None
-    budget: Budget
+    weights: Path | None = None
+    hard: tuple[Hard, ...] = ()
+    validation: Validation | None = None
 
     def __call__(self, share: "ProcessShare | None", say: Callable[[str], None]) -> Path:
-        scans = load_folder(self.prepared)
-        hard = load_hard(self.mined, scans) if self.mined is not None else ()
-        tried = None
-        if self.validation is not None and (share is None or share.leads):
-            tried = Validation(
-                tuple(load_folder(self.validation)),
-                self.deploy,
-                self.validate_every,
-                self.budget,
-                "bf16" if self.settings.autocast and fast_bf16() else "f32",
-            )
         return train(
-            self.solvers, scans, self.out, self.settings, say, self.weights, hard=hard, validation=tried, share=share
+            self.solvers,
+            self.scans,
+            self.out,
+            self.settings,
+            say,
+            self.weights,
+            hard=self.hard,
+            validation=self.validation,
+            share=share,
         )
 
 

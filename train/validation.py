@@ -59,7 +59,7 @@ class Validation:
         """Iterations between two validations where one goes through so many voxels, forward and twice that backward."""
         if self.every is not None:
             return self.every
-        return math.ceil(sum(scan.voxels.size for scan in self.scans) / (3 * voxels * SHARE))
+        return math.ceil(sum(math.prod(scan.shape) for scan in self.scans) / (3 * voxels * SHARE))
 
     @property
     def names(self) -> list[str]:
