@@ -156,4 +156,4 @@ def train(
         except TrainingStopped as stopped:
             report(str(stopped))
             raise typer.Exit(128 + stopped.number) from stopped
-    show(str(done), None, False, quiet)
+    show(str(done), None, False, quiet or not leads)

@@ -82,7 +82,7 @@ class LevelValidation:
         self._done.add(iteration)
         counts = froc.counts
         say(
-            f"{level} iteration {iteration}: CPM {found.cpm:.3f} on {counts['scans']} scans, "
+            f"{level} iteration {iteration}: CPM {found.cpm:.3f} on {counts['scans']} scan{'s' * (counts['scans'] != 1)}, "
             f"{counts['true_positives']} of {counts['nodules']} nodules found at all, {found.seconds:.0f} s"
             f"{'; the best so far' if best else ''}"
         )
