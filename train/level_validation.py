@@ -81,8 +81,9 @@ class LevelValidation:
             log.write(noted)
         self._done.add(iteration)
         counts = froc.counts
+        scans = f"{counts['scans']} scan{'s' * (counts['scans'] != 1)}"
         say(
-            f"{level} iteration {iteration}: CPM {found.cpm:.3f} on {counts['scans']} scan{'s' * (counts['scans'] != 1)}, "
+            f"{level} iteration {iteration}: CPM {found.cpm:.3f} on {scans}, "
             f"{counts['true_positives']} of {counts['nodules']} nodules found at all, {found.seconds:.0f} s"
             f"{'; the best so far' if best else ''}"
         )
