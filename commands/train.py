@@ -110,7 +110,9 @@ def train(
     if show_sampling:
         from train.sampling_pictures import level_to_show, show_level
 
-        report = show_level(level_to_show(solvers), training, out, seed)
+        level = level_to_show(solvers)
+        say(f"drawing crops of {level.stem}", quiet)
+        report = show_level(level, training, out, seed)
         show(str(report), None, False, quiet)
         return
     settings = RunSettings(
