@@ -135,7 +135,9 @@ def train(
             if show_sampling:
                 from train.sampling_pictures import level_to_show, show_level
 
-                show(str(show_level(level_to_show(solvers), training, out, seed)), None, False, quiet)
+                level = level_to_show(solvers)
+                report(f"drawing crops of {level.stem}")
+                show(str(show_level(level, training, out, seed)), None, False, quiet)
                 return
             tried = held_out(others, validate_on, sources, out, report, bar=bar) if leads else ()
         except StoppedError as error:

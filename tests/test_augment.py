@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from runtime.network_input import OUTSIDE
-from train.augment import CropMap, Variation, Warp, cut, kernel, random_matrix, random_warp, vary
+from train.augment import MAX_NODULES, CropMap, Variation, Warp, cut, kernel, random_matrix, random_warp, vary
 from train.dataset import IGNORE, TARGET, PreparedScan
 
 STILL = Variation(crop=32, warp_share=0, blur_voxel=0, sharpen_share=0, thick_voxel=0, noise=0, contrast=0, shift=0)
@@ -169,3 +169,17 @@ def test_a_nodule_that_the_crop_only_touches_is_ignored_and_one_far_off_is_not_t
         far = cut(scan, np.array([45.0, 50.0, 55.0]), np.array([-25.0, 24, 24]), WARPED, np.random.default_rng(seed))
         assert near.nodules[0, 4] == IGNORE
         assert (far.nodules == -1).all()
+
+
+def test_with_more_nodules_than_rows_targets_are_kept_and_the_crop_is_not_mined() -> None:
+    """A 13th nodule without a row would be taken for a false positive, the hardest of all."""
+    voxels = np.full((40, 40, 40), 40, np.uint8)
+    places = np.random.default_rng(0).uniform(15, 25, (MAX_NODULES + 1, 3))
+    kinds = [IGNORE] * 3 + [TARGET] * (MAX_NODULES - 2)
+    rows = np.array([(*place, 4, kind) for place, kind in zip(places, kinds, strict=True)], np.float32)
+    for count, mined in ((MAX_NODULES, True), (MAX_NODULES + 1, False)):
+        scan = PreparedScan("many", voxels, voxels > 0, rows[-count:], True)
+        crop = cut(scan, np.full(3, 20.0), np.full(3, 15.5), STILL, np.random.default_rng(1))
+        assert crop.mining is mined
+        assert (crop.nodules[:, 4] == TARGET).sum() == MAX_NODULES - 2
+        assert (crop.nodules[:, 4] == IGNORE).sum() == 2

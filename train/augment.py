@@ -62,7 +62,10 @@ class Variation:
 
 @dataclass(frozen=True)
 class Crop:
-    """One crop: `voxels` (z, y, x) float32 grey levels, `coord` (3, z/4, y/4, x/4), `nodules` (MAX_NODULES, 5)."""
+    """One crop: `voxels` (z, y, x) float32 grey levels, `coord` (3, z/4, y/4, x/4), `nodules` (MAX_NODULES, 5).
+
+    `mining` is False if a nodule in it has no row, because nobody marked it or there were too many.
+    """
 
     voxels: Voxels
     coord: NDArray[np.float32]
@@ -202,13 +205,17 @@ def cut(scan: PreparedScan, place: Floats, target: Floats, sampling: Variation, 
     extent = np.array(scan.shape, dtype=np.float32)[:, None, None, None]
     coord = ((position + 0.5) / extent - 0.5).astype(np.float32)
     along_z = np.linalg.inv(matrix)[:, 0]
-    return Crop(vary(voxels, along_z, sampling, rng), coord, _rows(scan, crop_map, size), scan.mining)
+    rows, complete = _rows(scan, crop_map, size)
+    return Crop(vary(voxels, along_z, sampling, rng), coord, rows, scan.mining and complete)
 
 
-def _rows(scan: PreparedScan, crop_map: CropMap, size: int) -> NDArray[np.float32]:
-    """(MAX_NODULES, 5): the scan's nodules in the crop's voxels; one whose centre is outside is to be ignored."""
-    rows = np.full((MAX_NODULES, 5), PADDING, dtype=np.float32)
-    count = 0
+def _rows(scan: PreparedScan, crop_map: CropMap, size: int) -> tuple[NDArray[np.float32], bool]:
+    """The scan's nodules in the crop's voxels, and whether all of them found room.
+
+    A nodule whose centre is outside the crop is to be ignored. If there are more than MAX_NODULES, targets come first,
+    and the crop must not be mined: one without a row would be taken for a false positive.
+    """
+    found: list[tuple[float, ...]] = []
     inverse = np.linalg.inv(crop_map.matrix)
     plain = float(np.cbrt(abs(np.linalg.det(inverse))))
     room = 10.0 if crop_map.warp is not None else 0.0  # what no warp moves a nodule by
@@ -219,12 +226,14 @@ def _rows(scan: PreparedScan, crop_map: CropMap, size: int) -> NDArray[np.float3
         point, diameter, kind = row[:3], float(row[3]), float(row[4])
         where = crop_map.to_crop(point)
         across = diameter * crop_map.magnification(where, diameter * plain / 2.0)
-        if count == MAX_NODULES or np.any(where < -across / 2) or np.any(where > size - 1 + across / 2):
+        if np.any(where < -across / 2) or np.any(where > size - 1 + across / 2):
             continue
         inside = bool(np.all(where >= 0) and np.all(where <= size - 1))
-        rows[count] = (*where, across, kind if inside else IGNORE)
-        count += 1
-    return rows
+        found.append((*where, across, kind if inside else IGNORE))
+    found.sort(key=lambda row: -row[4])
+    rows = np.full((MAX_NODULES, 5), PADDING, dtype=np.float32)
+    rows[: len(found)] = np.reshape(found[:MAX_NODULES], (-1, 5))
+    return rows, len(found) <= MAX_NODULES
 
 
 def vary(voxels: Voxels, along_z: Floats, sampling: Variation, rng: np.random.Generator) -> Voxels:
