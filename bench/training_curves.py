@@ -154,4 +154,4 @@ def _loss_weights(solver: Path) -> dict[str, float]:
 
 
 def _total(losses: Mapping[str, list[float]], weights: Mapping[str, float]) -> NDArray[np.float64]:
-    return np.sum([weight * np.array(losses[name]) for name, weight in weights.items()], axis=0)
+    return np.asarray(np.sum([weight * np.array(losses[name]) for name, weight in weights.items()], axis=0))

@@ -162,8 +162,9 @@ def test_a_stopped_loop_ends_with_the_process_that_started_it(stand_in: str, tmp
     )
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{tmp_path}"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) as parent:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
