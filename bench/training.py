@@ -152,7 +152,8 @@ def solver_of(nets: Path, crop: int) -> Path:
     """The solver prototxt for crops of this size. Raises Rpn3dError if there is none."""
     path = nets / f"solver_{crop}.prototxt"
     if not path.is_file():
-        known = sorted(int(found.stem.removeprefix("solver_")) for found in nets.glob("solver_*.prototxt"))
+        names = [found.stem.removeprefix("solver_") for found in nets.glob("solver_*.prototxt")]
+        known = sorted(int(name) for name in names if name.isdecimal())  # solver_level2 has the crops of solver_128
         raise Rpn3dError(f"bench: there is no {path.name} for crop {crop}; crops are {', '.join(map(str, known))}")
     return path
 

@@ -20,10 +20,12 @@ from bench.training_curves import write_json as write_curves
 from bench.training_loop import PlainBatch, PlainStep, TrainStep, random_batch, three_part_loss
 from bench.turns import Loop
 from caffe_models.errors import Rpn3dError
-from caffe_models.generators.rpn3d import Level, solver, train_net
+from caffe_models.generators.rpn3d import Stage, solver, train_net
 from caffe_models.rpn.targets import NEGATIVE, POSITIVE
 from commands.options import NET, WEIGHTS
 from train.dataset import PreparedScan, save
+
+STAGE = Stage(name="16", crop=16, batch=2, base_lr=0.01, max_iter=100, stepsize=100, snapshot=50)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,8 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """Crops of 16, so that a step takes a tenth of a second."""
     folder = tmp_path_factory.mktemp("bench")
     (folder / "train_16.prototxt").write_text(train_net(16, 2))
-    (folder / "solver_16.prototxt").write_text(solver(Level(16, 2, 0.01, 100, 100, 50)))
+    (folder / "solver_16.prototxt").write_text(solver(STAGE))
+    (folder / "solver_level2.prototxt").write_text("")
     voxels = np.random.default_rng(0).integers(20, 60, (48, 48, 48)).astype(np.uint8)
     voxels[20:28, 20:28, 20:28] = 180
     nodules = np.array([[23.5, 23.5, 23.5, 8, 1]], np.float32)
@@ -210,7 +213,7 @@ def test_curves_of_both_precisions_from_the_same_start(task: Task, tmp_path: Pat
     losses = after[after.index('layer {\n  name: "targets"') :]
     (tmp_path / "train_16.prototxt").write_text(crops + head + silence + losses)  # one layer: bfloat16 is slow here
     solver_path = tmp_path / "solver_16.prototxt"
-    solver_path.write_text(solver(Level(16, 2, 0.01, 100, 100, 50)))
+    solver_path.write_text(solver(STAGE))
     figures = train_both(solver_path, task.data, "a cube", tmp_path, 8, 1)
     f32, bf16 = figures["total_loss"]["f32"], figures["total_loss"]["bf16"]
     assert len(f32) == len(bf16) == 8
