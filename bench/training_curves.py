@@ -44,14 +44,15 @@ def train_both(
         Rpn3dError: too few iterations, or what training raises.
     """
     from train.dataset import load_folder
-    from train.run import LOG_NAME, RunSettings, train_level
+    from train.level import LOG_NAME, train_level
+    from train.run_settings import RunSettings
 
     if iterations < LEAST:
         raise Rpn3dError(f"bench: {iterations} iterations are too few to compare; give {LEAST} or more")
     scans = load_folder(data)
     losses = {}
     for name in ("f32", "bf16"):
-        settings = RunSettings(autocast=name == "bf16", threads=threads, iterations=iterations)
+        settings = RunSettings(autocast=name == "bf16", threads=threads, iterations=iterations, tensorboard=False)
         train_level(solver, scans, out / name, None, settings, lambda text, name=name: say(f"{name} {text}"))  # type: ignore[misc]
         log = read_log(out / name / LOG_NAME)
         losses[name] = {loss: values[:iterations] for loss, values in log.items()}

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +27,10 @@ from caffe_models.weights import read_caffemodel
 from runtime.budget import peak_resident_bytes
 from train.crops import CropSource
 from train.dataset import load_folder
-from train.python_layers import CropBatch, set_source
-from train.run import LOG_NAME, sampling_of
+from train.level import LOG_NAME, sampling_of
+from train.pace import Pace
+from train.python_layers import set_source
+from train.step_log import StepLog
 
 Job = Mapping[str, Any]
 """loop (of `LOOPS`), solver, weights and data (paths), folder (for what it writes), batch and crop (which `rpn3d train`
@@ -61,33 +63,28 @@ class Run(Protocol):
 
 
 class TrainStep:
-    """What `train.run.train_level` does in an iteration, with a stop-watch where the net asks for its crops."""
+    """What `train.level` does in every iteration: no snapshot, validation or TensorBoard, which come now and then."""
 
     def __init__(self, job: Job) -> None:
         folder = Path(job["folder"])
         self.solver = Solver.from_prototxt(
             job["solver"], weights=job["weights"], seed=job["seed"], autocast=job["bf16"]
         )
-        self.solver.snapshot_prefix = str(folder / "snapshot")
-        sampling = sampling_of(self.solver)
+        self.solver.settings = replace(self.solver.settings, snapshot=0)
+        sampling = sampling_of(self.solver.net)
         self.batch = sampling.batch
-        self._crops = CropSource(load_folder(job["data"]), sampling, job["seed"])
-        self._log = (folder / LOG_NAME).open("a", encoding="utf-8")
-        self._wait = 0.0
-        set_source(self.solver.net, self._next)
-
-    def _next(self) -> CropBatch:
-        start = time.perf_counter()
-        batch = self._crops(self.solver.iteration)
-        self._wait = time.perf_counter() - start
-        return batch
+        self._pace = Pace(CropSource(load_folder(job["data"]), sampling, job["seed"]), sampling)
+        self._log = StepLog(folder / LOG_NAME, 0)
+        set_source(self.solver.net, lambda: self._pace(self.solver.iteration))
 
     def __call__(self) -> tuple[float, float]:
+        start = time.perf_counter()
         step = self.solver.step()
-        line = {"iteration": step.iteration, "lr": step.lr, "losses": step.losses, "seconds": time.perf_counter()}
-        self._log.write(json.dumps(line) + "\n")
-        self._log.flush()
-        return step.total_loss, self._wait
+        seconds = time.perf_counter() - start
+        waited = self._pace.step(seconds)
+        times = {"seconds": round(seconds, 4), "waited_seconds": round(waited, 4)}
+        self._log.write({"iteration": step.iteration, "lr": step.lr, "losses": step.losses, **times})
+        return step.total_loss, waited
 
 
 @dataclass(frozen=True)
