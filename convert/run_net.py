@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,14 +60,20 @@ def run_openvino(
     Raises:
         NetError: it cannot load or run the model; its own words follow.
     """
-    import openvino
-
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = openvino.Core().compile_model(os.fspath(path), "CPU", settings)
+        compiled = _core().compile_model(os.fspath(path), "CPU", settings)
         found = compiled({blob: np.ascontiguousarray(array) for blob, array in inputs.items()})
     except (RuntimeError, MemoryError) as error:
         raise NetError(f"OpenVINO cannot run the net: {str(error) or 'not enough memory'}") from error
     return {port.any_name: np.array(found[port], dtype=np.float32) for port in compiled.outputs}
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's Core, one for the life of the process: see `runtime.engines.openvino_core` for what else happens."""
+    import openvino
+
+    return openvino.Core()

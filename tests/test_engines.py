@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 from small_onnx import window, write_small_detector
 
@@ -15,9 +14,10 @@ from caffe_models.weights import write_caffemodel
 from convert.to_onnx import net_to_onnx, save_onnx
 from convert.to_openvino import onnx_to_ir
 from runtime.engines.base import ENGINES, EngineOptions, load_engine
+from runtime.engines.openvino_core import core
 from runtime.engines.openvino_engine import OpenVinoEngine, executed_precision, fast_precision
 
-HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+HAS_BF16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,7 @@ def test_a_processor_capped_below_bf16_runs_f32(onnx_file: Path) -> None:
 
 
 def test_executed_precision_is_read_from_the_compiled_model(onnx_file: Path) -> None:
-    core = openvino.Core()
-    compiled = core.compile_model(str(onnx_file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(str(onnx_file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert executed_precision(compiled) == "f32"
     assert fast_precision() in ("f32", "bf16")
 
@@ -187,3 +186,37 @@ def test_base_loads_no_engine_library() -> None:
     root = str(Path(__file__).parent.parent)
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+OVERLAP = """
+import signal, sys
+from pathlib import Path
+from convert.run_net import run_openvino
+from runtime.engines.base import EngineOptions, load_engine
+from small_onnx import window
+model = Path(sys.argv[1])
+data, coord = window(32, 32, 48)
+first = load_engine("openvino", model, EngineOptions(precision="f32"))
+run_openvino(model, {"data": data, "coord": coord})
+second = load_engine("openvino", model, EngineOptions(precision="f32"))
+del first
+del second
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_handled_after_engines_have_come_and_gone(onnx_file: Path) -> None:
+    """OpenVINO takes the signal stack of the thread away with a Core: what is left over must still take a signal."""
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]\n{OVERLAP}",
+            onnx_file,
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -12,6 +12,7 @@ from convert.provenance import noted
 from convert.run_net import run_openvino
 from convert.to_openvino import onnx_to_ir
 from runtime.engines.base import load_engine
+from runtime.engines.openvino_core import core
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def test_the_ir_says_what_it_is(onnx_file: Path, tmp_path: Path, precision: str)
     xml = tmp_path / "new" / "model.xml"
     onnx_to_ir(onnx_file, xml, precision)
     assert sorted(p.name for p in xml.parent.iterdir()) == ["model.bin", "model.xml"]
-    model = openvino.Core().read_model(str(xml))
+    model = core().read_model(str(xml))
     assert noted(xml, "precision") == precision
     for key in ("version", "openvino", "source", "weights_sha256", "bin_sha256"):
         assert model.has_rt_info(["rpn3d", key])

@@ -14,6 +14,7 @@ from small_onnx import window, write_small_detector
 
 from runtime.engines import two_stage
 from runtime.engines.base import EngineOptions, load_engine
+from runtime.engines.openvino_core import core
 from runtime.engines.two_stage import slabs, split_at_first_pooling
 from runtime.network_input import to_input
 
@@ -26,7 +27,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_one_piece(model: Any, data: np.ndarray, coord: np.ndarray) -> np.ndarray:
-    compiled = openvino.Core().compile_model(model, "CPU", F32)
+    compiled = core().compile_model(model, "CPU", F32)
     return np.array(compiled({"data": data, "coord": coord})["head"])
 
 
@@ -41,8 +42,7 @@ def quantised(model: Any) -> Any:
 @pytest.mark.parametrize("steps", [False, True])
 def test_two_stages_equal_one_piece(onnx_file: Path, steps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_stage, "LEAST_SLAB_VOXELS", 1)
-    core = openvino.Core()
-    model = quantised(core.read_model(str(onnx_file))) if steps else core.read_model(str(onnx_file))
+    model = quantised(core().read_model(str(onnx_file))) if steps else core().read_model(str(onnx_file))
     data, coord = window(64, 32, 48)
     truth = in_one_piece(model, data, coord)
     engine = load_engine("openvino", onnx_file, EngineOptions(precision="f32"))
@@ -52,14 +52,14 @@ def test_two_stages_equal_one_piece(onnx_file: Path, steps: bool, monkeypatch: p
         assert stages.dtype is np.uint8
         engine._stages = stages  # type: ignore[attr-defined]
         engine._requests = [  # type: ignore[attr-defined]
-            core.compile_model(part, "CPU", F32).create_infer_request() for part in (stages.stem, stages.rest)
+            core().compile_model(part, "CPU", F32).create_infer_request() for part in (stages.stem, stages.rest)
         ]
     assert len(list(slabs(64, 32 * 48, 2, 2))) == 5
     np.testing.assert_allclose(engine(data, coord), truth, rtol=0, atol=0 if not steps else 1e-5)
 
 
 def test_what_the_first_layers_see_is_read_from_the_net(onnx_file: Path) -> None:
-    stages = split_at_first_pooling(openvino.Core().read_model(str(onnx_file)))
+    stages = split_at_first_pooling(core().read_model(str(onnx_file)))
     assert stages is not None
     assert (stages.stride, stages.halo, stages.channels, stages.dtype) == (2, 2, 6, np.float32)
 

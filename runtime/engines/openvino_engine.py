@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from caffe_models.errors import NetError
 from runtime.engines.base import Engine, EngineOptions, Voxels, as_input, check_blobs, check_window
+from runtime.engines.openvino_core import core
 from runtime.engines.two_stage import LEAST_SLAB_VOXELS, slabs, split_at_first_pooling
 
 CHECK_EXTENT = 32
@@ -35,7 +36,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, model: Path, options: EngineOptions) -> None:
-        self._core = openvino.Core()
+        self._core = core()
         self._options = options
         whole = _read(self._core, model)
         check_blobs(model, _names(whole.inputs), _names(whole.outputs))
@@ -133,7 +134,7 @@ def load(model: Path, options: EngineOptions) -> Engine:
 
 def fast_precision() -> str:
     """The precision OpenVINO would choose on this processor by itself: bf16 where it is fast, else f32."""
-    hint = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    hint = core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     return "bf16" if hint == openvino.Type.bf16 else "f32"
 
 
