@@ -121,8 +121,9 @@ prototxt: $(VENV)/.inference  ## write prototxt/rpn3d/ anew from its generator
 docs: $(VENV)/.inference  ## write docs/layers.md anew from the registry of layers (DATA=folder: count its cases too)
 	$(BIN)/python -m convert.layer_table $(if $(DATA),--data '$(DATA)')
 
-train: $(VENV)/.test  ## a short training run end to end: crop 32, then 64, into OUT
-	$(RPN3D) train -o '$(OUT)/train' --phantoms 2 --validate-on 1 --crops 32,64 --iterations 20 $(if $(CPUS),--cpus $(CPUS))
+train: $(VENV)/.test  ## a short training run end to end: crop 32, then 64, mining, level 2, into OUT
+	$(RPN3D) train -o '$(OUT)/train' --phantoms 2 --validate-on 1 --crops 32,64 --levels 2 --mine-share 0.1 \
+		--iterations 20 $(if $(CPUS),--cpus $(CPUS))
 
 bench: $(IR) $(VENV)/.inference $(if $(SCAN),,$(PHANTOM))  ## seconds and memory from file to CSV on SCAN
 	$(RPN3D) bench scan $(if $(SCAN),'$(SCAN)',$(dir $(PHANTOM))) -o '$(OUT)' --model $(BUILD) $(LIMITS)

@@ -90,12 +90,93 @@ def bench_caffe(
     from bench.caffe_engine import table, write_json
     from runtime.budget import make_budget
 
-    try:
-        edges = tuple(int(crop) for crop in crops.split(","))
-    except ValueError as error:
-        raise Rpn3dError(f"--crops {crops}: give numbers with commas between them, such as 64,96") from error
+    edges = _numbers("--crops", crops, "64,96")
     threads = make_budget(cpus=cpus).cpus
     result = measure(NET, WEIGHTS, crops=edges, runs=runs, threads=threads, backward=backward, memory=peak, say=say)
     if out is not None:
         write_json(result, out / "bench_caffe.json")
     show(table(result.as_json()), result.as_json(), as_json)
+
+
+@app.command(name="train", epilog="Example: rpn3d bench train --crops 32,64 --steps 10 -o figures")
+def bench_train(
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_train.json.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of prepared scans; default: two small phantoms, made now.")
+    ] = None,
+    crops: Annotated[str, typer.Option(help="Crop sizes, of those that have a solver.")] = "32,64,128",
+    precisions: Annotated[
+        str | None, typer.Option("--precision", help="f32,bf16; default: f32, and bf16 where the processor has it.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of each loop; medians are shown.")] = 8,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 2,
+    contiguous: Annotated[
+        bool, typer.Option("--contiguous", help="Time the plain loop in PyTorch's default memory format, too.")
+    ] = False,
+    curves: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="ITERATIONS",
+            help="Instead: train so many iterations at the first crop size in f32 and in bf16, and draw both losses.",
+        ),
+    ] = None,
+    cpus: Cpus = None,
+    as_json: Json = False,
+) -> None:
+    """Training: crops a second of our step against a plain PyTorch loop of the same net, waits for data, memory."""
+    from tempfile import TemporaryDirectory
+
+    from bench.training import Task, bench_training, make_data, solver_of, table, write_json
+    from runtime.budget import make_budget
+    from train.run import fast_bf16
+
+    edges = _numbers("--crops", crops, "32,64")
+    for crop in edges:
+        solver_of(NET.parent, crop)  # before minutes of preparing
+    if curves is not None and out is None:
+        raise Rpn3dError("--curves trains: give a folder for its snapshots and its picture with -o")
+    fast, threads = fast_bf16(), make_budget(cpus=cpus).cpus
+    asked = tuple(name.strip() for name in (precisions or ("f32,bf16" if fast else "f32")).split(","))
+    left_out = "" if fast or precisions else "bf16 left out: this processor emulates it (--precision bf16 measures it)"
+    with TemporaryDirectory(prefix="rpn3d-bench-") as made:
+        data_is = str(data) if data is not None else make_data(Path(made), say)
+        folder = data if data is not None else Path(made)
+        if curves is not None and out is not None:
+            _bench_curves(solver_of(NET.parent, edges[0]), folder, data_is, out, curves, threads, as_json)
+            return
+        task = Task(
+            data=folder,
+            data_is=data_is,
+            nets=NET.parent,
+            weights=WEIGHTS,
+            threads=threads,
+            crops=edges,
+            precisions=asked,
+            left_out=left_out,
+            steps=steps,
+            warmup=warmup,
+            contiguous=contiguous,
+        )
+        result = bench_training(task, say)
+    if out is not None:
+        write_json(result, out / "bench_train.json")
+    show(table(result), result, as_json)
+
+
+def _bench_curves(
+    solver: Path, data: Path, data_is: str, out: Path, iterations: int, threads: int, as_json: bool
+) -> None:
+    from bench.training_curves import draw_curves, table, train_both, write_json
+
+    result = train_both(solver, data, data_is, out, iterations, threads, say)
+    write_json(result, out / "bench_train_curves.json")
+    draw_curves(result, out / "bench_train_curves.png")
+    show(table(result), result, as_json)
+
+
+def _numbers(option: str, text: str, example: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise Rpn3dError(f"{option} {text}: give numbers with commas between them, such as {example}") from error

@@ -47,7 +47,13 @@ def train(
         Path | None, typer.Option(help="CSV seriesuid,patient: which series are of one patient.")
     ] = None,
     crops: Annotated[str, typer.Option(help="Schedule, each from the weights before.")] = "32,64,128",
-    iterations: Annotated[int | None, typer.Option(min=1, help="Of each level; default: max_iter.")] = None,
+    levels: Annotated[
+        int, typer.Option(min=1, help="Levels of hard mining: the schedule is the first, each other mines before it.")
+    ] = 3,
+    mine_share: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Of each scan's slices that is mined between two levels.")
+    ] = 0.3,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Of each stage; default: max_iter.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Start from this .caffemodel.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, crops and dropout.")] = 1,
     cpus: Cpus = None,
@@ -80,6 +86,7 @@ def train(
     from runtime.budget import make_budget
     from train.device import choose_device
     from train.distributed import in_processes, torchrun_share
+    from train.levels import Mining, level_solvers, train_in_levels
     from train.mine import load
     from train.prepare import Sources, StoppedError
     from train.run import RunSettings, TrainingJob, TrainingStopped, fast_bf16
@@ -97,6 +104,7 @@ def train(
                 sorted(path.stem.removeprefix("solver_") for path in NET.parent.glob("solver_*.prototxt"))
             )
             raise Rpn3dError(f"--crops {crops}: there is no {solver.name}; crops are {known}")
+    later = level_solvers(NET.parent, levels)
     hold_out = None if validation is None else parse_validation(validation)
     same_patient = None if patients is None else read_patients(patients)
     sources = Sources(
@@ -153,8 +161,15 @@ def train(
             tuple(load(mined, training)) if mined is not None else (),
             Validation(tried, NET, validate_every, budget, precision) if tried else None,
         )
+
+        def start(one: TrainingJob) -> Path:
+            return in_processes(processes, one, report) if share is None else one(share, report)
+
+        mining = Mining(NET, precision, budget, mine_share, seed)
         try:
-            done = in_processes(processes, job, report) if share is None else job(share, report)
+            done = train_in_levels(
+                job, later, mining, start, report, leads=leads, wait=share.wait if share is not None else lambda: None
+            )
         except TrainingStopped as stopped:
             report(str(stopped))
             raise typer.Exit(128 + stopped.number) from stopped

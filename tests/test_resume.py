@@ -135,6 +135,8 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_snapshot(
         "0",
         "--crops",
         "16",
+        "--levels",
+        "1",
         "--no-bf16",
         "--seed",
         "3",

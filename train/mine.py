@@ -24,7 +24,7 @@ from runtime.candidates import Candidates, decode, nms
 from runtime.engines.base import Engine
 from runtime.findings import sigmoid
 from runtime.outputs import safe_name
-from runtime.plan import plan_windows
+from runtime.plan import DEFAULT_MARGIN, plan_windows
 from runtime.tiling import run_windows
 from train.dataset import TARGET, DatasetError, PreparedScan
 
@@ -68,17 +68,18 @@ def score(scan: PreparedScan, engine: Engine, budget: Budget, part: slice = WHOL
     Raises:
         Rpn3dError: the memory allowed is too small for any window.
     """
-    lung = scan.lung
+    lung, margin = scan.lung, DEFAULT_MARGIN
     if part != WHOLE:
-        lung = np.zeros_like(scan.lung)
-        lung[part] = scan.lung[part]
-    plan = plan_windows(scan.voxels.shape, lung, budget.memory_bytes, engine.precision, budget.cpus, engine=engine.name)
+        whole, lung, margin = lung, np.zeros_like(lung), PART_MARGIN
+        lung[part] = whole[part]
+    memory, cpus = budget.memory_bytes, budget.cpus
+    plan = plan_windows(scan.shape, lung, memory, engine.precision, cpus, engine=engine.name, margin_voxel=margin)
     return nms(decode(run_windows(scan, plan, engine), LEAST_LOGIT, lung=lung))
 
 
 def some_slices(scan: PreparedScan, share: float, seed: int) -> slice:
     """A stack of slices that holds `share` of the scan's height, at a place drawn from the seed and the scan's name."""
-    depth = len(scan.voxels)
+    depth = scan.shape[0]
     height = max(1, round(share * depth))
     if height >= depth:
         return WHOLE
@@ -97,7 +98,7 @@ def judge(scan: PreparedScan, marks: Candidates, part: slice = WHOLE) -> Hard:
     rows = scan.nodules.astype(np.float64)
     distance = np.linalg.norm(centre[:, None] - rows[None, :, :3], axis=2)
     hits = distance <= rows[:, 3] / 2
-    start, stop, _ = part.indices(len(scan.voxels))
+    start, stop, _ = part.indices(scan.shape[0])
     targets = (rows[:, 4] == TARGET) & (rows[:, 0] >= start) & (rows[:, 0] < stop)
     best = np.where(hits, probability[:, None], 0.0).max(axis=0, initial=0.0)
     nodules = np.column_stack([rows[targets, :4], best[targets]])

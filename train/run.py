@@ -53,6 +53,7 @@ def train(
     *,
     hard: Sequence[Hard] = (),
     validation: Validation | None = None,
+    later: Sequence[Path] = (),
     share: "ProcessShare | None" = None,
 ) -> Path:
     """Run the schedule: each solver from the weights of the one before; the path of the last weights.
@@ -65,13 +66,14 @@ def train(
         weights: to start the first level from; None: its fillers.
         hard: what a model got wrong on the scans, to draw crops from (`train.mine`).
         validation: on what, and how often, the weights are tried; the best are kept as `best.caffemodel`.
+        later: solvers that other calls will run after these; they count in the time left.
         share: this process's place among those that train together; all give the same arguments.
 
     Raises:
         Rpn3dError: see `train_level`; or another run is at work in `out`.
         TrainingStopped: by a signal.
     """
-    work = [_voxels(solver, settings, 1 if share is None else share.processes) for solver in solvers]
+    work = [_voxels(solver, settings, 1 if share is None else share.processes) for solver in (*solvers, *later)]
     leads = share is None or share.leads
     with only_run(out) if leads else nullcontext(), StopSignals() as signals:
         if leads:
@@ -95,6 +97,7 @@ class TrainingJob:
     weights: Path | None = None
     hard: tuple[Hard, ...] = ()
     validation: Validation | None = None
+    later: tuple[Path, ...] = ()
 
     def __call__(self, share: "ProcessShare | None", say: Callable[[str], None]) -> Path:
         return train(
@@ -106,6 +109,7 @@ class TrainingJob:
             self.weights,
             hard=self.hard,
             validation=self.validation,
+            later=self.later,
             share=share,
         )
 

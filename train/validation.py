@@ -100,7 +100,7 @@ def validate(weights: Weights, validation: Validation, stopped: Callable[[], boo
         Rpn3dError: the memory allowed is too small for any window.
     """
     start = time.perf_counter()
-    engine = _engine(weights, validation)
+    engine = engine_of(weights, validation.deploy, validation.precision, validation.budget.cpus)
     found: list[Candidates] = []
     for scan in validation.scans:
         if stopped():
@@ -147,16 +147,19 @@ def draw_froc(froc: FrocResult) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _engine(weights: Weights, validation: Validation) -> Engine:
-    net = Net.from_prototxt(validation.deploy)
+def engine_of(weights: Weights, deploy: Path, precision: str, cpus: int) -> Engine:
+    """OpenVINO with these weights in the net of `deploy`, to which they pass by layer name.
+
+    Raises:
+        WeightsError: the weights do not fit the net.
+    """
+    net = Net.from_prototxt(deploy)
     wanted = {layer.spec.name for layer in net.layers}
-    net.load({name: blobs for name, blobs in weights.items() if name in wanted}, str(validation.deploy), strict=True)
+    net.load({name: blobs for name, blobs in weights.items() if name in wanted}, str(deploy), strict=True)
     with tempfile.TemporaryDirectory(prefix="rpn3d-") as folder:
         path = Path(folder) / "model.onnx"
         save_onnx(net_to_onnx(net), path)
-        return load_engine(
-            "openvino", path, EngineOptions(precision=validation.precision, threads=validation.budget.cpus)
-        )
+        return load_engine("openvino", path, EngineOptions(precision=precision, threads=cpus))
 
 
 def _annotations(scan: PreparedScan, kind: float) -> Marks:
