@@ -12,7 +12,7 @@ import tiny_training
 
 import commands.train
 import rpn3d
-import train.training_scans
+import train.prepare
 from caffe_models.errors import Rpn3dError
 from train.dataset import load_folder, save
 from train.level import LOG_NAME
@@ -117,7 +117,7 @@ def test_a_signal_ends_the_run_after_the_iteration_with_a_snapshot(
     """Through the command: it says how to go on, exits with 128 + the signal's number, and does go on."""
     out = tmp_path / "out"
     save(tiny_training.scan(), out / "prepared")
-    monkeypatch.setattr(train.training_scans, "prepare_all", lambda sources, folder, say, bar: folder)
+    monkeypatch.setattr(train.prepare, "prepare_all", lambda sources, folder, say, bar: folder)
     monkeypatch.setattr(commands.train, "NET", solver.with_name("deploy.prototxt"))
     write = StepLog.write
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from train import prepare
 from train.dataset import TARGET, PreparedScan, load_folder
-from train.prepare import Sources, prepare_all
+from train.prepare import Sources
 from train.splits import HoldOut, split_for_run
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ def training_scans(
         share: this process's place among those that torchrun started.
 
     Raises:
-        DatasetError, StoppedError and others: see `prepare_all` and `split_for_run`.
+        DatasetError, StoppedError and others: see `prepare.prepare_all` and `split_for_run`.
     """
     if share is not None and not share.leads:
         share.wait()
         return split_for_run(load_folder(out / "prepared"), hold_out, patients, sources.seed, out, say, keep=False)
-    scans = load_folder(prepare_all(sources, out / "prepared", say, bar=bar))
+    scans = load_folder(prepare.prepare_all(sources, out / "prepared", say, bar=bar))
     found = split_for_run(scans, hold_out, patients, sources.seed, out, say, keep=keep)
     if share is not None:
         share.wait()
@@ -65,7 +66,7 @@ def held_out(
         return ()
     if not scans:
         others = Sources(phantoms=count, phantom_seed=PHANTOM_SEED, workers=sources.workers)
-        return tuple(load_folder(prepare_all(others, out / "validation", say, bar=bar)))
+        return tuple(load_folder(prepare.prepare_all(others, out / "validation", say, bar=bar)))
 
     def rank(scan: PreparedScan) -> tuple[bool, bytes]:
         return not (scan.nodules[:, 4] == TARGET).any(), hashlib.sha256(scan.seriesuid.encode()).digest()
