@@ -25,16 +25,16 @@ def read_log(path: Path) -> dict[str, list[float]]:
 
 
 def draw_losses(run: Path, out: Path) -> Path:
-    """Draw one panel for each level (`crop*/log.jsonl`) of a run, moving means over 50 iterations.
+    """Draw one panel for each stage (`crop*/log.jsonl`, then `level*`) of a run, moving means over 50 iterations.
 
     Raises:
         Rpn3dError: the run has no log.
     """
     from matplotlib.figure import Figure
 
-    logs = sorted(run.glob("crop*/log.jsonl"), key=lambda path: int(path.parent.name.removeprefix("crop")))
+    logs = [log for stage in ("crop", "level") for log in sorted(run.glob(f"{stage}*/log.jsonl"), key=_number)]
     if not logs:
-        raise Rpn3dError(f"{run}: has no crop*/log.jsonl; give the folder of a training run")
+        raise Rpn3dError(f"{run}: has no crop*/log.jsonl and no level*/log.jsonl; give the folder of a training run")
     figure = Figure(figsize=(4.5 * len(logs), 3.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(logs), sharey=True))
     for panel, log in zip(panels, logs, strict=True):
@@ -53,6 +53,10 @@ def draw_losses(run: Path, out: Path) -> Path:
     with replacing(out) as temporary:
         temporary.write_bytes(picture.getvalue())
     return out
+
+
+def _number(log: Path) -> int:
+    return int("".join(filter(str.isdigit, log.parent.name)) or 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -63,7 +63,8 @@ _NOTE = "Written by caffe_models/generators/rpn3d.py; change it there and run it
 
 def train_net(crop: int, batch: int, weighted: bool = False) -> str:
     """The 151 layers of training: crops, net, targets, hard negatives, three losses."""
-    net = NetText("rpn3d", _NOTE)
+    # BatchNorm's statistics are means over some 10 batches; where a batch is one crop, one scan, over some 50 of them
+    net = NetText("rpn3d", _NOTE, average=0.9 if batch > 1 else 0.98)
     crops = {"batch": batch, "crop": crop, "max_nodules": MAX_NODULES}
     net.python("crops", [], ["data", "coord", "nodules", "mining"], crops)
     net.body("data", "coord")

@@ -21,7 +21,9 @@ _STATISTICS = "  param { lr_mult: 0 decay_mult: 0 }\n" * 3
 class NetText:
     """Collects the layers of one net. Each method appends layers and returns the name of the last top."""
 
-    def __init__(self, name: str, note: str) -> None:
+    def __init__(self, name: str, note: str, average: float = 0.9) -> None:
+        """Args: average: moving_average_fraction of BatchNorm's statistics."""
+        self._average = average
         self._parts = [f'# {note}\nname: "{name}"\n']
 
     def text(self) -> str:
@@ -50,7 +52,8 @@ class NetText:
 
     def batch_norm(self, name: str, bottom: str) -> str:
         """Normalisation with gamma and beta; the three statistics are not learnt."""
-        body = f'{_STATISTICS}  engine: "MKL2017"\n  batch_norm_param {{ moving_average_fraction: 0.9 eps: 1e-5 }}\n'
+        average = f"moving_average_fraction: {self._average:g}"
+        body = f'{_STATISTICS}  engine: "MKL2017"\n  batch_norm_param {{ {average} eps: 1e-5 }}\n'
         return self.layer(name, "BatchNorm", [bottom], [name], body)
 
     def relu(self, name: str, blob: str) -> str:
