@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -334,13 +335,13 @@ def test_the_command_trains_on_what_is_not_held_out(
 
     given: list[str] = []
 
-    def trained(solvers: object, training: list[PreparedScan], out: Path, *rest: object) -> Path:
+    def trained(solvers: object, training: Sequence[PreparedScan], out: Path, *rest: object, **others: object) -> Path:
         given.extend(scan.seriesuid for scan in training)
         return out
 
     monkeypatch.setattr(train.run, "train", trained)
     (tmp_path / "held.csv").write_text("1.3.1\n")
-    words = ["train", "-o", tmp_path / "out", "--phantoms", "0", "--scans", scans, "--cpus", "1"]
+    words = ["train", "-o", tmp_path / "out", "--phantoms", "0", "--scans", scans, "--cpus", "1", "--levels", "1"]
     done = CliRunner().invoke(app, [*map(str, words), "--validation", str(tmp_path / "held.csv")])
     assert done.exit_code == 0, done.output
     assert given == ["1.3.2"]
