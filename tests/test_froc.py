@@ -173,14 +173,14 @@ def test_order_of_rows_does_not_matter() -> None:
 @pytest.fixture(scope="module")
 def official(data_dir: Path) -> FrocResult:
     folder = data_dir / "froc"
-    start = time.perf_counter()
+    start = time.process_time()
     result = evaluate_files(
         folder / "dpn26_deeplung_submission.csv",
         folder / "annotations.csv",
         folder / "annotations_excluded.csv",
         folder / "seriesuids.csv",
     )
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     return result
 
 

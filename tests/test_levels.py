@@ -12,7 +12,7 @@ from train import mine
 from train.levels import Mining, level_solvers, train_in_levels
 from train.run import RunSettings, TrainingJob
 
-BUDGET = Budget(1, 1 << 30, "for tests")
+BUDGET = Budget(1, 64 << 30, "for tests")  # the process that runs all tests is a large one
 SETTINGS = RunSettings(seed=3, autocast=False, threads=1, tensorboard=False, quiet=True)
 
 

@@ -14,7 +14,7 @@ from runtime.engines.base import Voxels
 from train.dataset import IGNORE, TARGET, DatasetError, PreparedScan
 from train.mine import Hard, judge, load, mine, save, score, some_slices
 
-BUDGET = Budget(1, 1 << 30, "for tests")
+BUDGET = Budget(1, 64 << 30, "for tests")  # the process that runs all tests is a large one
 
 
 def scan(*, mining: bool = True, name: str = "s") -> PreparedScan:
