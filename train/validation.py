@@ -162,11 +162,6 @@ def engine_of(weights: Weights, deploy: Path, precision: str, cpus: int) -> Engi
         return load_engine("openvino", path, EngineOptions(precision=precision, threads=cpus))
 
 
-def _annotations(scan: PreparedScan, kind: float) -> Marks:
-    rows = scan.nodules[scan.nodules[:, 4] == kind]
-    return _marks(scan, rows[:, :3], rows[:, 3])
-
-
 def _marks(scan: PreparedScan, centres: NDArray[np.float32], values: NDArray[np.floating]) -> Marks:
     xyz = centres[:, ::-1].astype(np.float64)
     return Marks((scan.seriesuid,) * len(xyz), xyz, values.astype(np.float64), scan.seriesuid)
