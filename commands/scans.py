@@ -38,10 +38,10 @@ def detect(
 
     budget = make_budget(cpus=cpus, memory=memory)
     deadline_s = parse_duration(deadline) if deadline else float("inf")
-    hold_to(budget.cpus)  # before numpy and the engines are loaded
+    nodes = hold_to(budget.cpus)  # before numpy and the engines are loaded
     from convert.model_file import cache_folder, model_file
-    from runtime.detect import Detector, Settings
-    from runtime.pipeline import detect_all
+    from runtime.detect import Settings
+    from runtime.on_nodes import detect_on_nodes
 
     settings = Settings(
         budget=budget,
@@ -54,10 +54,12 @@ def detect(
         explain=(lambda line: say("  " + line)) if explain else None,
     )
     path = model_file(model, precision, net=NET, weights=WEIGHTS, say=lambda text: say(text, quiet))
-    outcome = detect_all(
-        Detector(path, settings),
+    outcome = detect_on_nodes(
+        path,
+        settings,
         scans,
         out,
+        nodes,
         report=None if quiet or as_json else sys.stdout,
         say=lambda text: say(text, quiet),
         complain=say,

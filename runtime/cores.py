@@ -3,13 +3,15 @@
 Thread counts are handed to each library (see `budget`), but several run at a time here: one scan is read while the
 network runs on another. So where the budget is less than what the process may use (`--cpus`, a container's quota) its
 threads are bound to as many cores, the idlest ones, and the kernel keeps the sum within the budget: no throttling.
+They are cores of one NUMA node where one has as many (see `numa`).
 Libraries that read the environment when they are loaded get their count there. To be called before they are.
 """
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
+
+from runtime.numa import Node, choose, numa_nodes
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",  # torch, edt and others by OpenMP
@@ -21,27 +23,34 @@ LOOK_S = 0.05
 """How long the cores are watched for the idlest."""
 
 
-def hold_to(cpus: int) -> None:
+def hold_to(cpus: int, root: str | Path = "/") -> tuple[Node, ...]:
     """Let this process, its threads and its children use at most `cpus` cores.
 
     A smaller number that stands in the environment already is kept.
+
+    Args:
+        cpus: how many.
+        root: root of the file system, for tests: nodes are read there.
+
+    Returns:
+        The cores by NUMA node: several where one node has not as many.
     """
     for name in THREAD_VARIABLES:
         given = os.environ.get(name, "")
         if not (given.isdecimal() and 0 < int(given) < cpus):
             os.environ[name] = str(cpus)
     if not hasattr(os, "sched_setaffinity"):  # Linux only
-        return
+        return (tuple(range(cpus)),)
     allowed = os.sched_getaffinity(0)
-    if cpus < len(allowed):
-        before = _busy()
-        time.sleep(LOOK_S)
-        os.sched_setaffinity(0, idlest(before, _busy(), allowed, cpus))
-
-
-def idlest(before: Mapping[int, int], after: Mapping[int, int], allowed: set[int], count: int) -> set[int]:
-    """The `count` cores of `allowed` that were busy least between two readings; of equal ones those of lower number."""
-    return set(sorted(allowed, key=lambda core: (after.get(core, 0) - before.get(core, 0), core))[:count])
+    nodes = numa_nodes(root, allowed)
+    if cpus >= len(allowed):
+        return nodes
+    before = _busy()
+    time.sleep(LOOK_S)
+    after = _busy()
+    taken = choose(cpus, nodes, {core: after.get(core, 0) - before.get(core, 0) for core in allowed})
+    os.sched_setaffinity(0, {core for node in taken for core in node})
+    return taken
 
 
 def _busy(stat: Path = Path("/proc/stat")) -> dict[int, int]:

@@ -31,6 +31,8 @@ AHEAD_SHARE = 3.0
 written."""
 
 Say = Callable[[str], None]
+Failed = Callable[[str, str], None]
+"""Takes a scan and why it failed, in one line."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,13 @@ class Outcome:
 
 def detect_all(
     detector: Detector,
-    paths: Sequence[str | Path],
-    out: str | Path,
+    paths: Sequence[str | Path | ScanSource],
+    out: str | Path | ResultFolder,
     *,
     report: TextIO | None = None,
     say: Say = lambda text: None,
     complain: Say = lambda text: None,
+    failed: Failed = lambda source, error: None,
     deadline_s: float = float("inf"),
     overlap: bool = True,
 ) -> Outcome:
@@ -77,31 +80,31 @@ def detect_all(
 
     Args:
         detector: the model.
-        paths: files, DICOM folders, or folders of scans.
+        paths: files, DICOM folders, or folders of scans; or scans that were found already.
         out: folder for the results.
         report: where the ranked lists are printed as they come; None: nowhere.
         say: takes one line of progress at a time.
         complain: takes one line for each scan that failed.
+        failed: takes the same as a pair, before `complain`.
         deadline_s: seconds for all of them, from now; see `deadline`.
         overlap: whether to work on several scans at a time where cores and memory allow it.
 
     Raises:
         NetError: the model cannot be loaded.
     """
-    folder = ResultFolder(out)
+    folder = out if isinstance(out, ResultFolder) else ResultFolder(out)
     failures: list[tuple[str, str]] = []
-    sources: list[ScanSource] = []
 
     def tell(how: Say, text: str) -> None:
         with uncaptured():
             how(text)
 
-    for path in paths:
-        try:
-            sources += [s for s in find_scans([path]) if s not in sources]
-        except ScanError as error:
-            failures.append((str(path), str(error)))
-            complain(f"rpn3d: {error}")
+    def fail(source: object, error: Rpn3dError) -> None:
+        failures.append((str(source), str(error)))
+        failed(*failures[-1])
+        tell(complain, f"rpn3d: {error}")
+
+    sources = find_all(paths, fail)
     run = _Run(detector, sources, folder, Deadline(deadline_s, len(sources)), overlap)
     results: list[ScanResult] = []
 
@@ -109,8 +112,7 @@ def detect_all(
         try:
             result = future.result()
         except Rpn3dError as error:
-            failures.append((str(source.path), str(error)))
-            tell(complain, f"rpn3d: {error}")
+            fail(source.path, error)
             return
         results.append(result)
         if report is not None:
@@ -135,6 +137,18 @@ def detect_all(
     for source_name in unfinished:
         tell(complain, f"rpn3d: {source_name}: not searched: the deadline came first")
     return Outcome(tuple(results), tuple(failures), unfinished, tuple(run.deadline.given_up))
+
+
+def find_all(paths: Sequence[str | Path | ScanSource], fail: Callable[[object, Rpn3dError], None]) -> list[ScanSource]:
+    """The scans under all paths, each once; a path that names none goes to `fail`, with the reason."""
+    sources: list[ScanSource] = []
+    for path in paths:
+        try:
+            found = (path,) if isinstance(path, ScanSource) else find_scans([path])
+            sources += [source for source in found if source not in sources]
+        except ScanError as error:
+            fail(path, error)
+    return sources
 
 
 Collect = Callable[[ScanSource, "Future[ScanResult]"], None]

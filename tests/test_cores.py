@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from small_onnx import write_small_detector
 
-from runtime.cores import THREAD_VARIABLES, idlest
+from runtime.cores import THREAD_VARIABLES
 from train.phantom import make_phantom, write_phantom
 
 linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="core masks are Linux's")
@@ -122,11 +122,3 @@ def test_detect_stays_within_one_core(how: str, tmp_path: Path) -> None:
     assert status == 0
     assert (tmp_path / "out" / "submission.csv").exists()
     assert (usage.ru_utime + usage.ru_stime) / wall <= 1.1
-
-
-def test_the_idlest_cores_are_taken() -> None:
-    before = {0: 10, 1: 10, 2: 10, 3: 10}
-    after = {0: 50, 1: 12, 2: 11, 3: 12}
-    assert idlest(before, after, {0, 1, 2, 3}, 2) == {2, 1}
-    assert idlest(before, after, {0, 1, 3}, 1) == {1}
-    assert idlest({}, {}, {4, 5, 6}, 2) == {4, 5}
