@@ -180,3 +180,54 @@ def _numbers(option: str, text: str, example: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise Rpn3dError(f"{option} {text}: give numbers with commas between them, such as {example}") from error
+
+
+@app.command(name="scaling", epilog="Example: rpn3d bench scaling --cpus 2 --precision f32,int8 -o figures")
+def bench_scaling(
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_scaling.json and .png.")] = None,
+    model: ModelOption = None,
+    cpus: Cpus = None,
+    precisions: Annotated[
+        str, typer.Option("--precision", help="Of f32,bf16,int8; default: those this processor computes in.")
+    ] = "",
+    sweeps: Annotated[str, typer.Option(help="Of cores,streams,windows,scans,isa,roof,layers; default: all.")] = "",
+    edge: Annotated[int, typer.Option(help="Window for cores, streams and instruction sets; a multiple of 16.")] = 96,
+    windows: Annotated[str, typer.Option(help="Edges of the windows; default: 64,96,128,192.")] = "",
+    scans: Annotated[str, typer.Option(help="Scans in a set; default: 1,2,4.")] = "",
+    scan: Annotated[
+        Path | None, typer.Option(help="One file, for the sets; default: a small phantom, made now.")
+    ] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Turns of each point; default: 3.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller windows, fewer scans and turns.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Throughput against cores, streams, window, scans in a set, instruction set; the machine's roof and our share."""
+    from bench import scaling
+    from runtime.budget import make_budget
+
+    task = scaling.Task(
+        net=NET,
+        weights=WEIGHTS,
+        model=model,
+        cpus=make_budget(cpus=cpus).cpus,
+        precisions=_words(precisions),
+        sweeps=_words(sweeps) or scaling.SWEEPS,
+        edge=edge,
+        windows=_numbers("--windows", windows, "64,96")
+        if windows
+        else scaling.QUICK_WINDOWS
+        if quick
+        else scaling.WINDOWS,
+        scans=_numbers("--scans", scans, "1,2") if scans else scaling.QUICK_SCANS if quick else scaling.SCANS,
+        runs=runs or (scaling.QUICK_RUNS if quick else scaling.RUNS),
+        scan=scan,
+    )
+    result = scaling.bench_scaling(task, say)
+    if out is not None:
+        scaling.write_json(result, out / "bench_scaling.json")
+        scaling.draw_scaling(result, out / "bench_scaling.png")
+    show(scaling.table(result), result, as_json)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
