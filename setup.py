@@ -45,12 +45,14 @@ setup(
     extras_require={
         "train": ["torch", "tensorboard"],
         "int8": ["nncf"],
-        "bench": ["torch", "onnxruntime", "opencv-python-headless>=4.13,<5"],  # 5 has no Caffe importer any more
+        # OpenCV 5 has no Caffe importer any more
+        "bench": ["torch", "onnxruntime", "monai", "opencv-python-headless>=4.13,<5"],
         "test": [
             "torch",
             "tensorboard",
             "nncf",
             "onnxruntime",
+            "monai",
             "opencv-python-headless>=4.13,<5",
             "hypothesis",
             "pytest",

@@ -231,3 +231,31 @@ def bench_scaling(
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+@app.command(name="naive", epilog="Example: rpn3d bench naive scan.mhd --model build --cpus 2 -o figures")
+def bench_naive(
+    scan: Annotated[str, typer.Argument(metavar="SCAN", help="A file or DICOM folder.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_naive.json and .png.")] = None,
+    model: ModelOption = None,
+    precision: Annotated[
+        str, typer.Option(help="auto (those that the model and this processor have), or some of f32,bf16,int8.")
+    ] = "auto",
+    tiles: Annotated[int, typer.Option(min=0, help="Timed tiles of the classic way and of MONAI; 0: all.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of ours; medians are shown.")] = 3,
+    cpus: Cpus = None,
+    as_json: Json = False,
+) -> None:
+    """How many times faster than the classic way (2017's pre-processing, eager PyTorch tiles) and than MONAI."""
+    from bench.naive import Task, write_json
+    from bench.naive import bench_naive as measure
+    from bench.naive_report import draw_naive, table
+    from runtime.budget import make_budget
+
+    weights = model if model is not None and model.suffix == ".caffemodel" else WEIGHTS
+    task = Task(scan, NET, weights, make_budget(cpus=cpus).cpus, model, precision, tiles, runs)
+    result = measure(task, say)
+    if out is not None:
+        write_json(result, out / "bench_naive.json")
+        draw_naive(result, out / "bench_naive.png")
+    show(table(result), result, as_json)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from bench.classic_mask import hull_slices
 from runtime.coarse import CENTRAL, PADDING_HU, PADDING_PATCH
 
 FAR_MM = 1e4
@@ -59,26 +60,6 @@ def fill_holes(mask: Any, area_voxel: float) -> Any:
             if (holes == label).sum() <= area_voxel:
                 filled[k] |= holes == label
     return ndimage.binary_fill_holes(filled)
-
-
-def hull_slices(mask: Any, limit: float) -> Any:
-    """By the definition: a pixel is in the hull if no edge of it has the pixel on its outer side (qhull's planes)."""
-    from scipy.spatial import ConvexHull, QhullError
-
-    out = mask.copy()
-    grid = np.indices(mask.shape[1:]).reshape(2, -1).T
-    for k in range(len(mask)):
-        points = np.argwhere(mask[k])
-        if len(points) < 3:
-            continue
-        try:
-            planes = ConvexHull(points).equations
-        except QhullError:  # all in one line
-            continue
-        hull = (grid @ planes[:, :2].T + planes[:, 2] <= 1e-7).all(axis=1).reshape(mask.shape[1:])
-        if hull.sum() <= limit * mask[k].sum():
-            out[k] = hull
-    return out
 
 
 def block_mean(hu: Any, factors: Any, low: int, high: int, padding: Any = None, threads: int = 1) -> Any:
