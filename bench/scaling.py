@@ -1,7 +1,7 @@
 """Throughput of our network on this machine: against cores, streams, the window's size, the number of scans and the
 instruction set; and how near the machine's roof it comes.
 
-Every point is a process of its own that is bound to its cores before it loads anything (`bench.scaling_point`). The
+Every point is a process of its own that is bound to its cores before it loads anything (`bench.scaling_process`). The
 points of a sweep are warmed up, then take turns, the order reversed every time, so that a machine that slows down slows
 all of them (`bench.turns`); a figure is the median of its turns. What cannot be measured is a row that says why.
 
@@ -13,37 +13,28 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.machine import describe
 from bench.scaling_picture import draw_scaling as draw_scaling
+from bench.scaling_points import SWEEPS, Point, Task, check, points, precisions_of
 from bench.scaling_tables import markdown as markdown
 from bench.scaling_tables import table as table
 from bench.scan import bench_scan
 from bench.turns import Loop
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
-from caffe_models.free_memory import format_memory, free_memory
 from caffe_models.net import Net
 from caffe_models.net_table import table_of
 from convert.model_file import model_file
-from runtime.engine_memory import engine_bytes
 from runtime.numa import choose, numa_nodes
 
 SCHEMA_VERSION = 1
-EDGE = 96
-"""Voxels along each axis of the window that cores, streams and instruction sets are compared on."""
-WINDOWS, SCANS, RUNS = (64, 96, 128, 192), (1, 2, 4), 3
-QUICK_WINDOWS, QUICK_SCANS, QUICK_RUNS = (64, 96, 128), (1, 2), 2
-SWEEPS = ("cores", "streams", "windows", "scans", "isa", "roof", "layers")
 LAYERS_SHOWN = 10
-PROCESS_BYTES = 300 << 20
-"""What a point's process holds besides its windows: Python, OpenVINO, the model."""
-
 PHANTOM_SEED = 1
 PHANTOM: dict[str, Any] = {
     "size": 128,
@@ -53,65 +44,7 @@ PHANTOM: dict[str, Any] = {
     "reoriented": False,
 }
 
-ISAS = (
-    ("AVX2", "AVX2", ("avx2", "fma")),
-    ("AVX2 with VNNI", "AVX2_VNNI", ("avx_vnni",)),
-    ("AVX-512", "AVX512_CORE", ("avx512f", "avx512bw")),
-    ("AVX-512 VNNI", "AVX512_CORE_VNNI", ("avx512_vnni",)),
-    ("AVX-512 BF16", "AVX512_CORE_BF16", ("avx512_bf16",)),
-    ("AMX", "AVX512_CORE_AMX", ("amx_tile", "amx_int8", "amx_bf16")),
-)
-"""Name, oneDNN's cap (ONEDNN_MAX_CPU_ISA), the processor's flags that it needs."""
-BF16_FLAGS = ("avx512_bf16", "amx_bf16")
-
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is measured.
-
-    Attributes:
-        net: the deploy prototxt, for the multiply-adds; weights: the model that comes with rpn3d.
-        model: as `rpn3d detect --model` takes it; None: ours.
-        cpus: cores of the largest points.
-        precisions: of f32, bf16, int8; empty: f32, bf16 where the processor computes in it, and int8.
-        sweeps: of `SWEEPS`.
-        scan: for the scans; None: a small phantom, made for this run.
-    """
-
-    net: Path
-    weights: Path
-    model: Path | None
-    cpus: int
-    precisions: tuple[str, ...] = ()
-    sweeps: tuple[str, ...] = SWEEPS
-    edge: int = EDGE
-    windows: tuple[int, ...] = WINDOWS
-    scans: tuple[int, ...] = SCANS
-    runs: int = RUNS
-    scan: Path | None = None
-
-
-@dataclass(frozen=True)
-class Point:
-    """One alternative of a sweep. `refused`: why it is not measured; "" where it is."""
-
-    sweep: str
-    kind: str
-    precision: str
-    cpus: int
-    edge: int = 0
-    streams: int = 1
-    isa: str = ""
-    cap: str = ""
-    refused: str = ""
-
-    @property
-    def name(self) -> str:
-        """For progress and errors."""
-        what = {"cores": f"{self.cpus} cores", "streams": f"{self.streams} streams", "windows": f"{self.edge}^3"}
-        return f"{what.get(self.sweep, self.isa or f'{self.cpus} cores')} {self.precision}"
 
 
 def bench_scaling(task: Task, say: Say = lambda text: None) -> dict[str, Any]:
@@ -120,17 +53,17 @@ def bench_scaling(task: Task, say: Say = lambda text: None) -> dict[str, Any]:
     Raises:
         Rpn3dError: an unknown sweep or precision, no runs, or an edge that is no multiple of 16.
     """
-    _check(task)
+    check(task)
     machine = describe()
-    precisions = task.precisions or _precisions(machine.flags)
+    precisions = task.precisions or precisions_of(machine.flags)
     models = {precision: _model(task, precision) for precision in precisions}
     work = table_of(Net.from_prototxt(task.net, input_shapes=_shapes(task.edge)))
     each = work.multiply_adds / task.edge**3  # extents are multiples of every stride: the work is linear in voxels
     rows: list[dict[str, Any]] = []
     for sweep in (name for name in SWEEPS if name in task.sweeps and name != "scans"):
-        points = list(_points(sweep, task, precisions, models, machine.flags))
-        say(f"{sweep}: {len(points)} points")
-        for row in _measure(points, models, task.runs, say):
+        every = list(points(sweep, task, precisions, models, machine.flags))
+        say(f"{sweep}: {len(every)} points")
+        for row in _measure(every, models, task.runs, say):
             if row["status"] == "ran" and row["kind"] in ("runtime", "streams", "layers"):
                 row["voxels_per_s"] = row["voxels"] / row["median_s"]
                 row["gflop_per_s"] = 2e-9 * each * row["voxels_per_s"]
@@ -161,81 +94,12 @@ def write_json(figures: Mapping[str, Any], path: str | Path) -> Path:
     return Path(path)
 
 
-def core_counts(cpus: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and `cpus` itself."""
-    return tuple(sorted({*(1 << k for k in range(cpus.bit_length()) if 1 << k <= cpus), cpus}))
-
-
-def _check(task: Task) -> None:
-    unknown = [name for name in task.sweeps if name not in SWEEPS]
-    if unknown or not task.sweeps:
-        raise Rpn3dError(f'bench: sweep "{", ".join(unknown)}" is not known; allowed: {", ".join(SWEEPS)}')
-    if unknown := [name for name in task.precisions if name not in ("f32", "bf16", "int8")]:
-        raise Rpn3dError(f'bench: precision "{unknown[0]}" is not known; allowed: f32, bf16, int8')
-    if task.runs < 1:
-        raise Rpn3dError(f"bench: runs is {task.runs}; give 1 or more")
-    for edge in (task.edge, *task.windows):
-        if edge < 16 or edge % 16:
-            raise Rpn3dError(f"bench: a window of {edge} voxels; give multiples of 16")
-
-
-def _precisions(flags: Sequence[str]) -> tuple[str, ...]:
-    return ("f32", "bf16", "int8") if any(flag in flags for flag in BF16_FLAGS) else ("f32", "int8")
-
-
 def _model(task: Task, precision: str) -> Path | str:
     """The IR for this precision, or why there is none."""
     try:
         return model_file(task.model, precision, net=task.net, weights=task.weights)
     except Rpn3dError as error:
         return str(error)
-
-
-def _points(
-    sweep: str,
-    task: Task,
-    precisions: Sequence[str],
-    models: Mapping[str, Path | str],
-    flags: Sequence[str],
-) -> Iterator[Point]:
-    for precision in precisions:
-        model = models[precision]
-        no_model = model if isinstance(model, str) else ""
-        if precision == "bf16" and not any(flag in flags for flag in BF16_FLAGS):
-            no_model = "this processor does not compute in bf16"
-        every = task.cpus
-        if sweep == "cores":
-            for count in core_counts(every):
-                yield Point(sweep, "runtime", precision, count, task.edge, refused=no_model)
-        elif sweep == "streams":
-            for count in (n for n in core_counts(every) if every % n == 0):
-                yield Point(sweep, "streams", precision, every, task.edge, count, refused=no_model)
-        elif sweep == "windows":
-            yield from _window_points(task, precision, no_model)
-        elif sweep == "isa":
-            for name, cap, needs in ISAS:
-                missing = [flag for flag in needs if flag not in flags]
-                why = f"this processor has no {name}" if missing else no_model
-                if precision != "bf16" or cap in ("AVX512_CORE_BF16", "AVX512_CORE_AMX"):
-                    yield Point(sweep, "streams", precision, every, task.edge, isa=name, cap=cap, refused=why)
-        elif sweep == "roof":
-            why = no_model if precision == "bf16" else ""
-            for count in dict.fromkeys((1, every)):
-                yield Point(sweep, "roof", precision, count, refused=why)
-        else:
-            yield Point(sweep, "layers", precision, every, task.edge, refused=no_model)
-
-
-def _window_points(task: Task, precision: str, no_model: str) -> Iterator[Point]:
-    free, taken = free_memory(), 0
-    for edge in sorted(task.windows):
-        needed = PROCESS_BYTES + engine_bytes(edge**3, precision)
-        why = no_model
-        if taken + needed > free:  # all of a sweep are there at once
-            why = why or f"needs {format_memory(needed)} beside the others; {format_memory(free - taken)} are free"
-        else:
-            taken += needed
-        yield Point("windows", "runtime", precision, task.cpus, edge, refused=why)
 
 
 def _measure(points: Sequence[Point], models: Mapping[str, Path | str], runs: int, say: Say) -> list[dict[str, Any]]:
@@ -247,7 +111,7 @@ def _measure(points: Sequence[Point], models: Mapping[str, Path | str], runs: in
         for number, point in enumerate(turns):
             try:
                 job = _job(point, models)
-                loops[point] = stack.enter_context(Loop(job, Path(folder, str(number)), "bench.scaling_point"))
+                loops[point] = stack.enter_context(Loop(job, Path(folder, str(number)), "bench.scaling_process"))
                 if point.kind != "roof":  # it warms up every piece by itself
                     loops[point].turn(1)
             except Rpn3dError as error:

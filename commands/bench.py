@@ -203,23 +203,21 @@ def bench_scaling(
 ) -> None:
     """Throughput against cores, streams, window, scans in a set, instruction set; the machine's roof and our share."""
     from bench import scaling
+    from bench import scaling_points as points
     from runtime.budget import make_budget
 
-    task = scaling.Task(
+    edges, sets, turns = points.QUICK if quick else points.FULL
+    task = points.Task(
         net=NET,
         weights=WEIGHTS,
         model=model,
         cpus=make_budget(cpus=cpus).cpus,
         precisions=_words(precisions),
-        sweeps=_words(sweeps) or scaling.SWEEPS,
+        sweeps=_words(sweeps) or points.SWEEPS,
         edge=edge,
-        windows=_numbers("--windows", windows, "64,96")
-        if windows
-        else scaling.QUICK_WINDOWS
-        if quick
-        else scaling.WINDOWS,
-        scans=_numbers("--scans", scans, "1,2") if scans else scaling.QUICK_SCANS if quick else scaling.SCANS,
-        runs=runs or (scaling.QUICK_RUNS if quick else scaling.RUNS),
+        windows=_numbers("--windows", windows, "64,96") if windows else edges,
+        scans=_numbers("--scans", scans, "1,2") if scans else sets,
+        runs=runs or turns,
         scan=scan,
     )
     result = scaling.bench_scaling(task, say)

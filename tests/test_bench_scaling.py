@@ -9,8 +9,10 @@ import pytest
 from conftest import ROOT
 from small_onnx import write_small_detector
 
+from bench import scaling_points
 from bench.machine import describe
-from bench.scaling import Task, _points, bench_scaling, core_counts, draw_scaling, markdown, table, write_json
+from bench.scaling import bench_scaling, draw_scaling, markdown, table, write_json
+from bench.scaling_points import Task, core_counts
 from bench.scaling_tables import roofs
 from caffe_models.errors import Rpn3dError
 from runtime.engine_memory import engine_bytes
@@ -26,7 +28,9 @@ def task(**more: Any) -> Task:
 def points(sweep: str, flags: tuple[str, ...], precisions: tuple[str, ...] = ("f32",), **more: Any) -> dict[str, str]:
     """Name -> why it is refused."""
     models: dict[str, Path | str] = {"f32": Path("f32.xml"), "bf16": Path("bf16.xml"), "int8": "no int8 model"}
-    return {point.name: point.refused for point in _points(sweep, task(**more), precisions, models, flags)}
+    return {
+        point.name: point.refused for point in scaling_points.points(sweep, task(**more), precisions, models, flags)
+    }
 
 
 def test_core_counts() -> None:
@@ -55,7 +59,7 @@ def test_bf16_runs_only_where_the_processor_computes_in_it() -> None:
 
 
 def test_a_window_that_memory_does_not_hold_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.scaling.free_memory", lambda: (1 << 30) + engine_bytes(64**3, "f32"))
+    monkeypatch.setattr("bench.scaling_points.free_memory", lambda: (1 << 30) + engine_bytes(64**3, "f32"))
     found = points("windows", (), windows=(64, 256))
     assert found["64^3 f32"] == ""
     assert found["256^3 f32"].startswith("needs 1.5 GiB beside the others; ")

@@ -1,4 +1,4 @@
-"""One point of `bench.scaling`, in a process of its own: `python -m bench.scaling_point JOB.json`, served as
+"""One point of `bench.scaling`, in a process of its own: `python -m bench.scaling_process JOB.json`, served as
 `bench.turns` wants it.
 
 It binds itself to its cores and caps oneDNN before any library is loaded: both are looked at once, at that moment.
