@@ -6,9 +6,7 @@ the JSON (all runs are there, in order) and the medians are over all of them.
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.held import run_held
 from bench.machine import Machine, describe
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
@@ -25,23 +24,6 @@ from runtime.outputs import ScanResult, read_results
 SCHEMA_VERSION = 1
 RUNS = 3
 DETECT = (sys.executable, "-m", "rpn3d", "detect")
-ROOT = Path(__file__).resolve().parent.parent
-
-LAUNCHER = """
-import json, os, subprocess, sys, time
-start = time.perf_counter()
-child = subprocess.Popen(sys.argv[2:])
-_, status, usage = os.wait4(child.pid, 0)
-wall = time.perf_counter() - start
-unit = 1 if sys.platform == "darwin" else 1024
-json.dump({"code": os.waitstatus_to_exitcode(status), "wall_s": wall, "cpu_s": usage.ru_utime + usage.ru_stime,
-           "peak_rss_bytes": usage.ru_maxrss * unit}, open(sys.argv[1], "w"))
-"""
-"""Starts the command and waits for it.
-
-It stands between because Linux counts into a child's `ru_maxrss` what its parent held when it was started: measured
-from a large process, a small one would look as large. The launcher itself holds about 12 MB.
-"""
 
 
 @dataclass(frozen=True)
@@ -172,25 +154,12 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def _run(scan: str, options: tuple[str, ...], command: tuple[str, ...]) -> Run:
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryDirectory(prefix="rpn3d-bench-") as folder:
-        report, results = Path(folder, "usage"), Path(folder, "results")
-        full = [*command, scan, "-o", str(results), "--json", *options]
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", LAUNCHER, str(report), *full],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        usage = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {"code": done.returncode}
-        if usage["code"]:
-            last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
-            raise Rpn3dError(f"bench: {' '.join(full)} ended with exit code {usage['code']}: {last}")
-        scans = tuple(read_results(results))
+        full = [*command, scan, "-o", folder, "--json", *options]
+        usage = run_held(full)
+        if usage.code:
+            raise Rpn3dError(f"bench: {' '.join(full)} ended with exit code {usage.code}: {usage.said}")
+        scans = tuple(read_results(folder))
         if not scans:
             raise Rpn3dError(f"bench: {' '.join(full)} wrote no result of a scan; does {scan} hold one?")
-        return Run(usage["wall_s"], usage["cpu_s"], usage["peak_rss_bytes"], scans)
+        return Run(usage.wall_s, usage.cpu_s, usage.peak_rss_bytes, scans)

@@ -257,3 +257,43 @@ def bench_naive(
         write_json(result, out / "bench_naive.json")
         draw_naive(result, out / "bench_naive.png")
     show(table(result), result, as_json)
+
+
+@app.command(name="budget", epilog="Example: rpn3d bench budget scan.mhd -o out --scans 200 --within 60m")
+def bench_budget(
+    scans: Annotated[list[str], typer.Argument(metavar="SCAN...", help="Files, DICOM folders, or folders of scans.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for bench_budget.json and bench_budget.png.")
+    ] = None,
+    cpus: Annotated[str, typer.Option(help="Numbers of cores; default: 1, 2, 4, ... and all.")] = "",
+    memory: Annotated[str, typer.Option(help="Sizes of memory.")] = "1G,2G,4G",
+    precision: Annotated[
+        str, typer.Option(help="f32,bf16,int8; default: these, bf16 only where the processor has it.")
+    ] = "",
+    model: ModelOption = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each cell; medians are shown.")] = 1,
+    count: Annotated[int | None, typer.Option("--scans", help="Say whether so many scans fit into --within.")] = None,
+    within: Annotated[str | None, typer.Option(help="A time such as 60m or 1h30m.")] = None,
+    pictures: Annotated[bool, typer.Option(help="Draw pictures, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Scans an hour for cores x memory x precision, each cell held to its budget, and what fits into a given time."""
+    from bench.budget import Task, ask, write_json
+    from bench.budget import bench_budget as measure
+    from bench.budget_report import draw_budget, table
+
+    options = ["--pictures" if pictures else "--no-pictures", *([] if model is None else ["--model", str(model)])]
+    task = Task(
+        scans=tuple(scans),
+        cpus=_numbers("--cpus", cpus, "1,2") if cpus else (),
+        memory=_words(memory),
+        precisions=_words(precision),
+        options=tuple(options),
+        rounds=runs,
+        asked=ask(count, within),
+    )
+    result = measure(task, say)
+    if out is not None:
+        write_json(result, out / "bench_budget.json")
+        draw_budget(result, out / "bench_budget.png")
+    show(table(result), result, as_json)
