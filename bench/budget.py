@@ -4,8 +4,9 @@ A cell is a process of its own. Its cores are held by affinity, its memory by a 
 `--memory` tell it what it has, so it plans its windows for that. A cell that is killed, or that refuses, is a row.
 
 Start-up is told apart from what each scan takes, by the times at which results appear where a cell has several scans,
-by the seconds of its stages where it has one. Scans an hour are 3600 / each; n scans are taken to need start + n x each.
-With one scan that is on the safe side, since in a set one scan is read while the network runs on another.
+by the seconds of its stages where it has one. Scans an hour are 3600 / each; n scans are taken to need
+start + n x each. With one scan that is on the safe side, since in a set one scan is read while the network runs on
+another.
 
 Before the first cell of each precision and number of cores the model is built and compiled, not measured, so that no
 cell pays for it. The first cell of all may find the scans not yet in the page cache. Cells take turns: the second round

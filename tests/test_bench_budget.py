@@ -1,9 +1,10 @@
-"""The benchmark of budgets, with a stand-in for the command that it drives, and its reports from figures typed by hand."""
+"""The benchmark of budgets, with a stand-in for the command that it drives; its reports from figures typed by hand."""
 
 import copy
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,7 @@ def test_the_answer_by_hand() -> None:
 def test_the_table_by_hand() -> None:
     lines = table(FIGURES).splitlines()
     assert lines[5] == "1     1G      f32    killed: held 1.1 GiB"
-    assert lines[-5].split() == "2 2G int8 int8 1 60.0 s 12.0 s 300 94% 900 MiB watcher".split()
+    assert " ".join(lines[-5].split()) == "2 2G int8 int8 1 60.0 s 12.0 s 300 94% 900 MiB watcher"
     assert lines[-4] == "bf16 left out"
     assert lines[-1] == answers(FIGURES)[-1]
 

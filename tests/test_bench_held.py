@@ -1,4 +1,4 @@
-"""A command held to cores and memory: what the watcher kills, what it lets through, and the cgroup that is asked for."""
+"""A command held to cores and memory: what the watcher kills and what it lets through; the cgroup that is made."""
 
 import os
 import sys
@@ -78,7 +78,7 @@ def test_cores_are_those_that_were_named(number: int) -> None:
 
 
 def test_a_command_that_is_not_there() -> None:
-    with pytest.raises(Rpn3dError, match="no-such-program cannot be started: .*No such file"):
+    with pytest.raises(Rpn3dError, match=r"no-such-program cannot be started: .*No such file"):
         run_held(["no-such-program"])
 
 
