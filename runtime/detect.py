@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.budget import Budget, peak_resident_bytes
+from runtime.budget import Budget, give_back_free_memory, peak_resident_bytes
 from runtime.engines.base import Engine, EngineOptions, load_engine
 from runtime.explain import explain, plan_content
 from runtime.find_scans import ScanSource
@@ -101,7 +101,7 @@ class Detector:
             Rpn3dError: the memory allowed is too small for any window.
             OSError: the results cannot be written.
         """
-        scan = prepare(source, self.settings.budget.cpus)
+        scan = prepare(source, self.settings.budget.cpus, self.settings.pictures)
         self.wait()
         plan = self.plan(scan)
         self.explain(plan)
@@ -114,6 +114,7 @@ class Detector:
             Rpn3dError: the memory allowed is too small for any window.
         """
         with scan.watch.stage("network"):
+            give_back_free_memory()  # else what reading and masking left counts as held
             return plan_windows(
                 scan.working.voxels.shape,
                 scan.working.lung,

@@ -216,7 +216,7 @@ class _Run:
     def _prepared(self, number: int, collect: Collect) -> Prepared:
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead[0] != number:
-            return prepare(self._sources[number], self._cpus)
+            return prepare(self._sources[number], self._cpus, self._detector.settings.pictures)
         if not ahead[1].done():
             self.settle(collect)  # a scan that is slow to read holds up no result
         return ahead[1].result()
@@ -237,7 +237,7 @@ class _Run:
         """Begin to read the next scan, if there is one and memory allows it; else a note why not."""
         if not self._overlap or number + 1 == len(self._sources):
             return ()
-        needed = plan.predicted_peak_bytes + int(AHEAD_SHARE * scan.volume.hu.nbytes)
+        needed = plan.predicted_peak_bytes + int(AHEAD_SHARE * scan.volume.size_bytes)
         allowed = self._detector.settings.budget.memory_bytes
         if len(plan.windows) <= 1 and needed <= allowed:
             self._read_ahead(number + 1, 1)
@@ -245,7 +245,8 @@ class _Run:
         return (f"the next scan was not read meanwhile: that takes more than {format_memory(allowed)}",)
 
     def _read_ahead(self, number: int, threads: int) -> None:
-        self._ahead = number, self._reader.submit(prepare, self._sources[number], threads)
+        pictures = self._detector.settings.pictures
+        self._ahead = number, self._reader.submit(prepare, self._sources[number], threads, pictures)
 
     def _finish(self, scan: Prepared, plan: Plan, head: HeadOutput, notes: tuple[str, ...]) -> ScanResult:
         pictures = self._detector.settings.pictures and self.deadline.pictures

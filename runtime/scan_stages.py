@@ -38,7 +38,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A scan that is ready for the network."""
+    """A scan that is ready for the network; the volume has its voxels only where pictures are to be drawn."""
 
     volume: Volume
     lungs: LungMask
@@ -46,8 +46,12 @@ class Prepared:
     watch: Stopwatch = field(default_factory=Stopwatch)
 
 
-def prepare(source: ScanSource, threads: int) -> Prepared:
+def prepare(source: ScanSource, threads: int, pictures: bool = True) -> Prepared:
     """Read the scan, find the lungs, resample their box.
+
+    Args:
+        source: the scan; threads: to compute with.
+        pictures: whether any will be drawn; if not, the scan's own voxels are let go, for the network to have more.
 
     Raises:
         ScanError: the scan cannot be read, or holds no lungs.
@@ -59,7 +63,7 @@ def prepare(source: ScanSource, threads: int) -> Prepared:
         lungs = find_lungs(volume, threads)
     with watch.stage("resample"):
         working = make_working_volume(volume, lungs, threads=threads)
-    return Prepared(volume, lungs, working, watch)
+    return Prepared(volume if pictures else volume.without_voxels(), lungs, working, watch)
 
 
 def findings_of(scan: Prepared, head: HeadOutput, threshold: float, max_per_scan: int) -> tuple[Finding, ...]:

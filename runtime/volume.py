@@ -1,6 +1,7 @@
 """A scan of any format as one array of Hounsfield units and the grid it lies on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,15 @@ class Volume:
     seriesuid: str
     source: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the voxels, whether they are there or not."""
+        return 2 * prod(self.grid.shape)
+
+    def without_voxels(self) -> "Volume":
+        """The same scan with an empty `hu`, for those who need its geometry and its name alone."""
+        return replace(self, hu=np.empty((0, 0, 0), np.int16))
 
 
 def read_volume(source: str | Path | ScanSource, threads: int = 1) -> Volume:

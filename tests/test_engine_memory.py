@@ -16,12 +16,13 @@ from runtime.engines.base import EngineOptions, load_engine
 engine = load_engine("openvino", sys.argv[1], EngineOptions(precision="f32", threads=2))
 data = np.full((1, 1, 112, 112, 112), 170, dtype=np.uint8)
 held = resident_bytes()
-engine(data, np.zeros((1, 3, 28, 28, 28), dtype=np.float32))
+for _ in range(3):  # what one leaves in pieces, the next cannot use
+    engine(data, np.zeros((1, 3, 28, 28, 28), dtype=np.float32))
 print(peak_resident_bytes() - held)
 """
 
 
-def test_a_window_takes_no_more_than_predicted() -> None:
+def test_windows_take_no_more_than_predicted() -> None:
     model = built_ir(
         ROOT / "prototxt/rpn3d/deploy.prototxt", ROOT / "caffe_models/rpn3d.caffemodel", "f32", lambda _: None
     )

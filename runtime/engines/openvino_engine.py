@@ -21,6 +21,7 @@ import openvino
 from numpy.typing import NDArray
 
 from caffe_models.errors import NetError
+from runtime.budget import give_back_free_memory
 from runtime.engines.base import Engine, EngineOptions, Voxels, as_input, check_blobs, check_window
 from runtime.engines.openvino_core import core
 from runtime.engines.two_stage import LEAST_SLAB_VOXELS, slabs, split_at_first_pooling
@@ -79,8 +80,13 @@ class OpenVinoEngine:
 
     def release(self) -> None:
         """Give back the memory of the last window; the next one takes it anew."""
-        for compiled in self._compiled:
-            compiled.release_memory()
+        for number in range(len(self._compiled)):
+            self._release(number)
+
+    def _release(self, stage: int) -> None:
+        self._compiled[stage].release_memory()
+        # The C library keeps much of it, in pieces that the other stage and the next window cannot use.
+        give_back_free_memory()
 
     def _run(self, requests: list[Any], data: Voxels, coord: NDArray[np.float32]) -> NDArray[np.float32]:
         stages = self._stages
@@ -93,10 +99,10 @@ class OpenVinoEngine:
             first, last, begin = (n // stages.stride for n in (slab.core_start, slab.core_stop, slab.start))
             pooled[:, first:last] = found[:, first - begin : last - begin]
         if data.size > LEAST_SLAB_VOXELS:
-            self._compiled[0].release_memory()  # neither stage keeps its memory while the other one runs
+            self._release(0)  # neither stage keeps its memory while the other one runs
         head = np.array(_infer(requests[1], {"stem": pooled, "coord": coord}, "head"), dtype=np.float32)
         if data.size > LEAST_SLAB_VOXELS:
-            self._compiled[1].release_memory()
+            self._release(1)
         return head
 
     def _compile(self, precision: str) -> list[Any]:
