@@ -80,7 +80,8 @@ def draw_scan(figures: Mapping[str, Any], path: str | Path) -> Path:
         for name, value in bar.items():
             axes.barh(row, value, left=left, color=colours[name], height=0.6)
             left += value
-        axes.text(left, row, f" {left:.2f} s", va="center", fontsize=8)
+        note = f"{left + min(0.0, rest):.2f} s, stages overlapping" if row == 0 and rest < 0 else f"{left:.2f} s"
+        axes.text(left, row, f" {note}", va="center", fontsize=8)
     axes.set_yticks(range(len(bars)), list(bars))
     axes.invert_yaxis()
     axes.margins(x=0.1)
