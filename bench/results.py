@@ -210,9 +210,9 @@ def _section(one: Mapping[str, Any], folder: Path, base: Path, say: Say) -> str:
         return "\n".join([*lines, f"Not measured: {one['message']}"])
     try:
         figures = json.loads((folder / f"{one['name']}.json").read_text(encoding="utf-8"))
-        text: str = _view(one["module"], "markdown")(figures)
+        text: str = view_of(one["module"], "markdown")(figures)
         picture = folder / f"{one['name']}.png"
-        _view(one["module"], one["draw"])(figures, picture)
+        view_of(one["module"], one["draw"])(figures, picture)
     except Exception as error:  # one module's trouble must not cost the page of the others
         message = " ".join(f"{type(error).__name__}: {error}".split())
         say(f"{one['name']}: {message}")
@@ -221,7 +221,7 @@ def _section(one: Mapping[str, Any], folder: Path, base: Path, say: Say) -> str:
     return "\n".join([*lines, text, "", f"![{one['title']}]({place.as_posix()})"])
 
 
-def _view(module: str, name: str) -> Callable[..., Any]:
+def view_of(module: str, name: str) -> Callable[..., Any]:
     """A function of the benchmark's module, or of the one of its views."""
     for place in (module, f"{module}_report"):
         if importlib.util.find_spec(place) is not None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.results import Benchmark, benchmarks, build_page, measure_all
+from bench.results import Benchmark, benchmarks, build_page, measure_all, view_of
 from caffe_models.errors import Rpn3dError
+from commands.bench import app
 
 MODULE = """
 from pathlib import Path
@@ -84,6 +85,15 @@ def test_a_folder_without_results_says_what_makes_them(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"machine": {}}))
     with pytest.raises(Rpn3dError, match="not as `make bench` writes it"):
         build_page(tmp_path, tmp_path / "RESULTS.md")
+
+
+def test_each_benchmark_has_a_command_and_can_be_shown() -> None:
+    commands = {command.name for command in app.registered_commands}
+    for each in benchmarks("s.mhd", "scans", "build", "int8.xml", 2):
+        assert each.arguments[0] == "bench"
+        assert each.arguments[1] in commands
+        assert callable(view_of(each.module, "markdown"))
+        assert callable(view_of(each.module, each.draw))
 
 
 def test_what_is_measured() -> None:

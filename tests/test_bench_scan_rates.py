@@ -10,6 +10,7 @@ from bench import warm
 from bench.machine import describe
 from bench.scan import draw_scan, markdown, table
 from bench.scan_rates import first_window_s, steady
+from caffe_models.errors import Rpn3dError
 from runtime.outputs import ScanResult, read_results
 from train.phantom import make_phantom, write_phantom
 
@@ -96,7 +97,7 @@ def test_a_warm_process_takes_the_whole_chain(tmp_path: Path, monkeypatch: pytes
 
 def test_a_warm_process_that_fails_is_told_in_its_words(tmp_path: Path) -> None:
     task = warm.WarmTask(str(tmp_path / "nowhere.mhd"), str(tmp_path / "m.xml"), "f32", 1, 8 << 30)
-    with pytest.raises(warm.Rpn3dError, match=r"in a warm process ended with exit code 2: .*nowhere\.mhd"):
+    with pytest.raises(Rpn3dError, match=r"in a warm process ended with exit code 2: .*nowhere\.mhd"):
         warm.measure_warm(task)
 
 
