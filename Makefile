@@ -125,8 +125,23 @@ train: $(VENV)/.test  ## a short training run end to end: crop 32, then 64, mini
 	$(RPN3D) train -o '$(OUT)/train' --phantoms 2 --validate-on 1 --crops 32,64 --levels 2 --mine-share 0.1 \
 		--iterations 20 $(if $(CPUS),--cpus $(CPUS))
 
-bench: $(IR) $(VENV)/.inference $(if $(SCAN),,$(PHANTOM))  ## seconds and memory from file to CSV on SCAN
-	$(RPN3D) bench scan $(if $(SCAN),'$(SCAN)',$(dir $(PHANTOM))) -o '$(OUT)' --model $(BUILD) $(LIMITS)
+# ---- benchmarks: all of them, and the page of their figures ------------------------------------------------------
+# int8 takes part where nncf, which makes it, is installed (after `make int8` or `make test`), or with PRECISION=int8
+FIGURES    := bench/results
+BENCH_SCAN := $(if $(SCAN),$(SCAN),$(dir $(PHANTOM)))
+BENCH_SET  := $(BUILD)/bench_scans
+BENCH_INT8 := $(if $(wildcard $(VENV)/.int8 $(VENV)/.test)$(filter int8,$(PRECISION)),$(BUILD)/rpn3d-int8.xml)
+
+$(VENV)/.bench: $(VENV)/.inference
+	$(PIP) install --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+$(BENCH_SET)/annotations.csv: | $(VENV)/.inference
+	$(RPN3D) phantom -o $(BENCH_SET) -n 4 --seed 11
+
+bench: $(IR) $(BENCH_INT8) $(VENV)/.bench $(if $(SCAN),,$(PHANTOM)) $(BENCH_SET)/annotations.csv  ## every benchmark on SCAN (default: a synthetic CT): bench/RESULTS.md
+	$(BIN)/python -m bench.results $(FIGURES) --run '$(BENCH_SCAN)' --scans $(BENCH_SET) --model $(BUILD) \
+		$(if $(BENCH_INT8),--int8 $(BENCH_INT8)) $(if $(CPUS),--cpus $(CPUS))
 
 clean:  ## remove built models and results of checks; never OUT
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,107 +1,112 @@
 """The same net and the same inputs through every engine and importer: how fast, and how far from PyTorch's float32.
 
 An importer that refuses the net, dies of it or gives other numbers is a row of the table, not an error: that is what
-the comparison is for. Each engine runs in a process of its own (`bench.engine_run`), all in one go.
+the comparison is for. Each engine runs in a process of its own (`bench.engine_run`), all in one go: half of the runs in
+order, the other half backwards, so that a machine that grows slower or faster favours none.
 """
 
 import json
 import os
-import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.engine_run import ENGINES
+from bench import engine_kinds
+from bench.bound import run_app
+from bench.engine_job import ROOT, Task, prepare_job, shown
+from bench.engine_kinds import BOUNDS, chosen
+from bench.engine_run import package_version
+from bench.engine_views import draw_engines as draw_engines
+from bench.engine_views import markdown as markdown
+from bench.engine_views import table as table
 from bench.machine import describe
 from caffe_models.atomic import replacing
 from caffe_models.errors import NetError
-from caffe_models.message import Message
 from caffe_models.net import Net
 from caffe_models.net_table import table_of
-from caffe_models.net_table_text import short
-from caffe_models.text_format import read_text
-from caffe_models.text_writer import write_text
-from caffe_models.translate import translate
-from caffe_models.weights import Weights, read_caffemodel, write_caffemodel
 from convert.build import load_net
-from convert.parity import TOLERANCE, difference, random_inputs
+from convert.parity import TOLERANCE, difference
 from convert.run_net import Arrays
-from convert.to_onnx import net_to_onnx, save_onnx
 
 SCHEMA_VERSION = 1
 REFERENCE = "torch f32"
-FAMILIES = tuple(dict.fromkeys(name.split()[0] for name in ENGINES))
-ROOT = Path(__file__).resolve().parent.parent
+EMULATED_WORK = 10_000_000_000
+"""Multiply-adds above which emulated bfloat16 takes minutes and is left out unless it is named."""
 
-
-@dataclass(frozen=True)
-class Task:
-    """What is compared."""
-
-    net: Path
-    weights: Path
-    inputs: Arrays
-    families: tuple[str, ...] = FAMILIES
-    runs: int = 5
-    threads: int = 1
-    timeout_s: float = 1800.0
-    """After which an engine counts as hanging; the reference may always take 1800 s."""
+Row = dict[str, Any]
 
 
 def bench_engines(task: Task, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Measure every engine of the families asked for, PyTorch's float32 first: the others are held against it.
+    """Measure every engine asked for, PyTorch's float32 first: the others are held against it.
 
     Raises:
-        NetError: an unknown family, no runs, inputs that do not fit, a net or weights that we refuse ourselves.
+        NetError: an unknown engine, no runs, inputs that do not fit, a net or weights that we refuse ourselves.
     """
-    unknown = [family for family in task.families if family not in FAMILIES]
-    if unknown or not task.families:
-        raise NetError(f"engine {', '.join(unknown) or 'none'} is not known; allowed: {', '.join(FAMILIES)}")
-    if task.runs < 1:
-        raise NetError(f"runs is {task.runs}; give 1 or more")
+    named = chosen(task.families)
+    if task.runs < 1 or task.rounds < 1:
+        raise NetError(f"runs is {task.runs} in {task.rounds} rounds; give 1 or more")
     net = load_net(task.net, task.weights)
     shapes = {blob: tuple(array.shape) for blob, array in task.inputs.items()}
     if set(shapes) != set(net.inputs):
         raise NetError(f"{task.net}: inputs are {', '.join(net.inputs)}, given are {', '.join(shapes) or 'none'}")
     net.infer(shapes)
-    sized = Net.from_prototxt(task.net, input_shapes=shapes)
-    work = table_of(sized).multiply_adds
-    rows: list[dict[str, Any]] = []
+    work = table_of(Net.from_prototxt(task.net, input_shapes=shapes)).multiply_adds
+    voxels = max(int(np.prod((shape[0], *shape[2:]))) for shape in shapes.values())
+    machine = describe()
     with tempfile.TemporaryDirectory(prefix="rpn3d-bench-") as folder:
-        job = _prepare(task, net, Path(folder))
-        reference: Arrays | None = None
-        for name in (name for name in ENGINES if name == REFERENCE or name.split()[0] in task.families):
-            if name == "opencv 3-D spelling" and not job["spelled"]:
-                continue
-            row, outputs = _run(
-                name, job, Path(folder), max(task.timeout_s, 1800.0) if name == REFERENCE else task.timeout_s
-            )
-            if name == REFERENCE:
-                reference = outputs
-            row.update(_judged(row, outputs, reference))
-            if row.get("median_s"):
-                row["gflop_per_s"] = 2e-9 * work / row["median_s"]
-            rows.append(row)
-            say(f"{name}: {_words(row)}")
+        job = prepare_job(task, net, Path(folder))
+        has_bf16 = any(flag.endswith("_bf16") for flag in machine.flags)
+        names = [REFERENCE] if REFERENCE in engine_kinds.ENGINES else []
+        names += [name for name in named if name != REFERENCE and _offered(name, job, has_bf16)]
+        emulated = set() if has_bf16 else {name for name in names if name.startswith("torch") and "bf16" in name}
+        left_out = {name for name in emulated if work > EMULATED_WORK and not named[name]}
+        found = _measure(task, job, Path(folder), names, left_out, say)
+    bound = [row for row in found if row["engine"] in BOUNDS]
+    rows = [row for row in found if row["engine"] not in BOUNDS]
+    for row in found:
+        if row["engine"] in emulated:
+            row["emulated"] = True
+        if row["status"] == "ran":
+            speed = row["per_s"] if row["engine"] in BOUNDS else 1 / row["median_s"]
+            row.update(voxels_per_s=voxels * speed, gflop_per_s=2e-9 * work * speed)
     return {
         "schema_version": SCHEMA_VERSION,
-        "machine": describe().as_json(),
-        "net": _shown(task.net),
-        "weights": _shown(task.weights),
+        "machine": machine.as_json(),
+        "net": shown(task.net),
+        "weights": shown(task.weights),
+        "int8": shown(task.int8) if task.int8 else None,
         "inputs": {blob: list(shape) for blob, shape in shapes.items()},
+        "inputs_are": task.inputs_are,
         "multiply_adds": work,
         "threads": task.threads,
         "runs": task.runs,
+        "rounds": min(task.rounds, task.runs),
         "reference": REFERENCE,
         "engines": rows,
+        "bound": bound,
+        "share_of_bound": share_of_bound(rows, bound),
     }
+
+
+def share_of_bound(rows: Sequence[Row], bound: Sequence[Row]) -> dict[str, Row]:
+    """By precision: voxels a second of our runtime (else of the plain model in OpenVINO) over benchmark_app's best."""
+    speed = {row["engine"]: row["voxels_per_s"] for row in (*rows, *bound) if row["status"] == "ran"}
+    shares: dict[str, Row] = {}
+    for precision in ("f32", "bf16", "int8"):
+        ours = next((n for n in (f"rpn3d runtime {precision}", f"openvino {precision}") if n in speed), None)
+        bounds = [name for name in speed if name.startswith(f"benchmark_app {precision} ")]
+        if ours is not None and bounds:
+            best = max(bounds, key=lambda name: speed[name])
+            share = speed[ours] / speed[best]
+            shares[precision] = {"engine": ours, "bound": best, "bound_voxels_per_s": speed[best], "share": share}
+    return shares
 
 
 def write_json(result: Mapping[str, Any], path: str | Path) -> Path:
@@ -111,131 +116,101 @@ def write_json(result: Mapping[str, Any], path: str | Path) -> Path:
     return Path(path)
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The JSON's figures as text: a line for each engine; what went wrong in the importer's own words."""
-    shapes = ", ".join(f"{blob} {'x'.join(map(str, shape))}" for blob, shape in result["inputs"].items())
-    machine, packages = result["machine"], result["machine"]["packages"]
-    lines = [
-        f"machine  {machine['cpu']}, {machine['usable_cpus']} usable threads, Python {machine['python']}, "
-        f"rpn3d {packages.get('rpn3d', 'source')}",
-        f"net      {short(result['net'], 108)}",
-        f"inputs   {short(shapes, 108)}",
-        f"work     {result['multiply_adds'] / 1e9:.3g} G multiply-adds, {result['threads']} threads, medians of "
-        f"{result['runs']} runs",
-        "",
-        f"{'engine':<25}{'version':<12}{'ran in':<7}{'median':>10}{'least - most':>22}{'GFLOP/s':>8}{'off by':>9}"
-        "  verdict",
-    ]
-    for row in result["engines"]:
-        start = f"{row['engine']:<25}{(row.get('version') or '-')[:11]:<12}{row.get('precision') or '-':<7}"
-        if row["status"] == "ran":
-            off = f"{row['relative']:.1e}" if row.get("relative") is not None else "-"
-            spread = f"{_time(row['least_s'])} - {_time(row['most_s'])}"
-            start += f"{_time(row['median_s']):>10}{spread:>22}{row['gflop_per_s']:>8.1f}{off:>9}"
-        else:
-            start += f"{'-':>10}{'-':>22}{'-':>8}{'-':>9}"
-        lines.append(f"{start}  {row['verdict']}")
-        lines += [f"    {_brief(row['message'])}"] if row.get("message") else []
-    lines += ["", "off by: largest difference from torch f32, relative to the largest magnitude of that output;"]
-    lines.append(f"allowed are {TOLERANCE['f32']:g} in f32 and {TOLERANCE['bf16']:g} in bf16. 2 FLOP a multiply-add.")
-    return "\n".join(lines)
+def _offered(name: str, job: Mapping[str, Any], has_bf16: bool) -> bool:
+    """Whether there is such a row at all for this net and this machine."""
+    if name.startswith(("rpn3d", "benchmark_app")) and "bf16" in name and not has_bf16:
+        return False
+    if "int8" in name and not job["int8"]:
+        return False
+    if name.startswith("rpn3d"):
+        return bool(job["detector"])
+    return bool(job["spelled"]) if name == "opencv 3-D spelling" else True
 
 
-def inputs_for(net_path: Path, npz: Path | None, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
-    """The arrays to compare on: those of an .npz, else random ones in [-1, 1] of the shapes given or declared.
-
-    Raises:
-        NetError: the file cannot be read or lacks an input.
-    """
-    net = Net.from_prototxt(net_path, input_shapes=shapes)
-    if npz is None:
-        return random_inputs(net.inputs)
-    try:
-        with np.load(npz, allow_pickle=False) as stored:
-            arrays = {name: np.ascontiguousarray(stored[name], np.float32) for name in stored.files}
-    except (OSError, ValueError) as error:
-        raise NetError(f"{npz}: cannot be read as .npz ({error})") from error
-    missing = sorted(set(net.inputs) - set(arrays))
-    if missing:
-        raise NetError(f"{npz}: has no array for input {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}")
-    return {blob: arrays[blob] for blob in net.inputs}
-
-
-def spelled_for_opencv(net_path: Path, weights_path: Path) -> tuple[str, Weights]:
-    """Text and weights of a 3-D net as OpenCV 4's importer wants them, as far as there is such a form.
-
-    Kernel, pad and stride of convolutions stand once for each axis, there is no `engine`, which its schema lacks, and
-    gamma and beta of a BatchNorm are a Scale layer. Pooling has no form that it takes in 3-D: its kernel_size may stand
-    only once there, and is then 2-D.
-
-    Raises:
-        Rpn3dError: the net cannot be translated.
-    """
-    weights = read_caffemodel(weights_path)
-    done = translate(read_text(net_path, "NetParameter"), "extended", weights, str(weights_path), "split")
-    for layer in done.net.get("layer"):
-        if layer.has("convolution_param"):
-            param = layer.get("convolution_param")
-            for field in ("kernel_size", "stride", "pad", "dilation"):
-                values = tuple(param.get(field))
-                if len(values) == 1:
-                    param.set(field, values * 3)
-        _clear(layer, "engine")
-    _clear(done.net, "engine")
-    return write_text(done.net), done.weights or {}
+def _measure(
+    task: Task,
+    job: Mapping[str, Any],
+    folder: Path,
+    names: Sequence[str],
+    left_out: set[str],
+    say: Callable[[str], None],
+) -> list[Row]:
+    """A row for each name, put together from all rounds."""
+    rounds = min(task.rounds, task.runs)
+    parts: dict[str, list[Row]] = {name: [] for name in names}
+    reference: Arrays | None = None
+    for number in range(rounds):
+        runs = task.runs // rounds + (number < task.runs % rounds)
+        for name in names if number % 2 == 0 else reversed(names):
+            if name in left_out:
+                message = "this processor emulates bf16, which takes minutes; --engines torch-bf16,torch-compile-bf16"
+                part: Row = {"status": "left out", "verdict": "left out", "message": f"{message} measures it"}
+                parts[name] = [{"engine": name, **part}]
+                continue
+            if any(part["status"] != "ran" for part in parts[name]):
+                continue
+            if name in BOUNDS:
+                part = _bound(name, job, task, runs)
+            else:
+                limit = max(task.timeout_s, 1800.0) if name == REFERENCE else task.timeout_s
+                part, outputs = _run(name, {**job, "runs": runs}, folder, limit)
+                reference = outputs if name == REFERENCE and reference is None else reference
+                part.update(_judged(part, outputs, reference))
+            parts[name].append(part)
+            say(f"{name}: {_words(part)}" + (f" (round {number + 1} of {rounds})" if rounds > 1 else ""))
+    return [_together(each) for each in parts.values()]
 
 
-def _shown(path: Path) -> str:
-    """The path as given; one of ours without the folder it happens to be installed in."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+def _together(parts: Sequence[Row]) -> Row:
+    """One row of an engine's rounds: the first one's, with the times of all; a round that failed is the row."""
+    failed = next((part for part in parts if part["status"] != "ran"), None)
+    if failed is not None:
+        return failed
+    row = dict(parts[0])
+    if "per_s" in row:
+        row["rounds_per_s"] = [part["per_s"] for part in parts]
+        row.update({key: statistics.median(part[key] for part in parts) for key in ("per_s", "latency_s")})
+        row["iterations"] = sum(part["iterations"] for part in parts)
+        return row
+    seconds = [second for part in parts for second in part["seconds"]]
+    row.update(seconds=seconds, median_s=statistics.median(seconds), least_s=min(seconds), most_s=max(seconds))
+    row["peak_rss_bytes"] = max(part["peak_rss_bytes"] for part in parts)
+    return row
 
 
-def _clear(message: Message, field: str) -> None:
-    if field in message.spec.by_name:
-        message.clear(field)
-
-
-def _prepare(task: Task, net: Net, folder: Path) -> dict[str, Any]:
-    """The files that the engines read, and what they are told."""
-    np.savez(folder / "inputs.npz", allow_pickle=False, **task.inputs)
-    spelled = folder / "spelled.prototxt"
-    if any(len(shape) == 5 for shape in net.inputs.values()):
-        text, weights = spelled_for_opencv(task.net, task.weights)
-        spelled.write_text(text, encoding="utf-8")
-        write_caffemodel(folder / "plain.caffemodel", weights, net.name, {})
-    problem = ""
-    try:
-        save_onnx(net_to_onnx(net), folder / "net.onnx")
-    except NetError as error:
-        problem = str(error)
-    last = {top: layer.spec.name for layer in net.layers for top in layer.spec.tops}
-    return {
-        "net": str(task.net.resolve()),
-        "weights": str(task.weights.resolve()),
-        "spelled": str(spelled) if spelled.exists() else "",
-        "plain": str(folder / "plain.caffemodel"),
-        "onnx": str(folder / "net.onnx"),
-        "onnx_problem": problem,
-        "inputs": str(folder / "inputs.npz"),
-        "outputs": list(net.outputs),
-        "makers": {blob: last[blob] for blob in net.outputs},
-        "threads": task.threads,
-        "runs": task.runs,
-    }
+def _bound(name: str, job: Mapping[str, Any], task: Task, runs: int) -> Row:
+    _, precision, hint = name.split()
+    start = {"engine": name, "version": package_version("benchmark_app"), "precision": precision}
+    if job["onnx_problem"]:
+        return {**start, "status": "refused", "message": job["onnx_problem"]}
+    found = run_app(
+        job["int8"] if precision == "int8" else job["ir"],
+        {blob: array.shape for blob, array in task.inputs.items()},
+        hint=hint,
+        precision="bf16" if precision == "bf16" else "f32",
+        threads=task.threads,
+        iterations=runs,
+        timeout_s=task.timeout_s,
+    )
+    return {**start, **found}
 
 
 def _run(
     name: str, job: Mapping[str, Any], folder: Path, timeout_s: float
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """One engine in its process: its report, and its outputs if it ran."""
-    if job["onnx_problem"] and name.split()[0] in ("onnxruntime", "openvino"):
+    if job["onnx_problem"] and name.split()[0] in ("onnxruntime", "openvino", "rpn3d"):
         return {"engine": name, "status": "refused", "message": job["onnx_problem"]}, None
     own = {**job, "engine": name, "report": str(folder / "report.json"), "outputs_file": str(folder / "outputs.npz")}
     for file in ("report.json", "outputs.npz"):
         (folder / file).unlink(missing_ok=True)
     (folder / "job.json").write_text(json.dumps(own), encoding="utf-8")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),  # cold in the first round, whatever ran before
+    }
     command = [sys.executable, "-m", "bench.engine_run", str(folder / "job.json")]
     try:
         done = subprocess.run(
@@ -271,20 +246,9 @@ def _judged(row: Mapping[str, Any], outputs: Arrays | None, reference: Arrays | 
     return {**figures, "verdict": "agrees" if found.relative <= tolerance else "silently wrong"}
 
 
-def _time(seconds: float) -> str:
-    """1.23 s, 45.6 ms or 78.9 us."""
-    factor, unit = (1.0, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "us")
-    return f"{seconds * factor:.3g} {unit}"
-
-
-def _brief(message: str, width: int = 112) -> str:
-    """A library's message without the folders it was built in and OpenCV's error numbers, cut to `width`."""
-    text = re.sub(r"/[^\s:]*/", "", message)
-    text = re.sub(r"^OpenCV\([^)]*\) (\S+) error: \([^)]*\) ", r"\1 ", text)
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
 def _words(row: Mapping[str, Any]) -> str:
     if row["status"] != "ran":
-        return f"{row['verdict']}: {row.get('message', '')[:100]}"
+        return f"{row['status']}: {row.get('message', '')[:100]}"
+    if "per_s" in row:
+        return f"{row['per_s']:.3g} inferences a second"
     return f"{row['median_s']:.3g} s, {row['verdict']}"

@@ -2,7 +2,8 @@
 
 A run pays everything a user pays: starting Python, loading the libraries and the model. What a fresh process does not
 repeat is reading the disk: from the second run on the scan lies in the page cache, so the first run is told apart in
-the JSON (all runs are there, in order) and the medians are over all of them.
+the JSON (all runs are there, in order) and the medians are over all of them. What a process that is warm already
+takes is measured beside it, see `warm`.
 """
 
 import json
@@ -16,6 +17,11 @@ from typing import Any
 
 from bench.held import run_held
 from bench.machine import Machine, describe
+from bench.scan_rates import first_window_s, steady
+from bench.scan_views import draw_scan as draw_scan
+from bench.scan_views import markdown as markdown
+from bench.scan_views import table as table
+from bench.warm import WarmTask, measure_warm
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
 from runtime.budget import format_memory
@@ -43,11 +49,18 @@ class ScanBench:
     Attributes:
         command: that was run, without the folder for its results.
         runs: in order.
+        warm: what `measure_warm` found; None: not measured.
     """
 
     machine: Machine
     command: tuple[str, ...]
     runs: tuple[Run, ...]
+    warm: Mapping[str, Any] | None = None
+
+    @property
+    def cpus(self) -> float:
+        """Cores that the runs were allowed."""
+        return self.runs[0].scans[0].cpus or 1
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Median seconds of each stage, by seriesuid."""
@@ -61,6 +74,8 @@ class ScanBench:
         """What bench_scan.json holds: machine, command, medians, every run."""
         first = self.runs[0].scans
         stages = self.stages()
+        starts = [start for run in self.runs if (start := first_window_s(run.scans)) is not None]
+        paces = [pace for run in self.runs if (pace := steady(run.scans, self.cpus)) is not None]
         return {
             "schema_version": SCHEMA_VERSION,
             "machine": self.machine.as_json(),
@@ -69,7 +84,12 @@ class ScanBench:
                 "wall_s": statistics.median(run.wall_s for run in self.runs),
                 "cpu_s": statistics.median(run.cpu_s for run in self.runs),
                 "peak_rss_bytes": statistics.median(run.peak_rss_bytes for run in self.runs),
+                "cores_busy": statistics.median(run.cpu_s / (run.wall_s * self.cpus) for run in self.runs),
+                "first_window_s": statistics.median(starts) if starts else None,
             },
+            "cpus": self.cpus,
+            "steady": {name: statistics.median(pace[name] for pace in paces) for name in paces[0]} if paces else None,
+            "warm": self.warm,
             "scans": [
                 {
                     "seriesuid": scan.seriesuid,
@@ -88,6 +108,7 @@ class ScanBench:
                 {
                     **{k: v for k, v in asdict(run).items() if k != "scans"},
                     "seconds": {scan.seriesuid: dict(scan.seconds) for scan in run.scans},
+                    "process": {scan.seriesuid: dict(scan.process) for scan in run.scans},
                 }
                 for run in self.runs
             ],
@@ -100,6 +121,7 @@ def bench_scan(
     runs: int = RUNS,
     options: Sequence[str] = (),
     command: Sequence[str] = DETECT,
+    warm: WarmTask | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> ScanBench:
     """Run `rpn3d detect SCAN -o (a temporary folder) --json OPTIONS` several times and measure it.
@@ -109,6 +131,7 @@ def bench_scan(
         runs: processes, one after the other.
         options: for `rpn3d detect`, such as ("--cpus", "2", "--memory", "4G").
         command: stands before SCAN; anything that writes results as `runtime.outputs` does.
+        warm: what to measure in a warm process, too.
         say: takes one line of progress at a time.
 
     Raises:
@@ -121,7 +144,11 @@ def bench_scan(
         run = _run(str(scan), tuple(options), tuple(command))
         measured.append(run)
         say(f"run {number}/{runs}: {run.wall_s:.2f} s, peak memory {format_memory(run.peak_rss_bytes)}")
-    return ScanBench(describe(), (*command, str(scan), *options), tuple(measured))
+    found = None
+    if warm is not None:
+        found = measure_warm(warm)
+        say(f"warm process: {found['median_s']:.2f} s a scan")
+    return ScanBench(describe(), (*command, str(scan), *options), tuple(measured), found)
 
 
 def write_json(bench: ScanBench, path: str | Path) -> Path:
@@ -129,28 +156,6 @@ def write_json(bench: ScanBench, path: str | Path) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(bench.as_json(), indent=1) + "\n", encoding="utf-8")
     return Path(path)
-
-
-def table(figures: Mapping[str, Any]) -> str:
-    """The JSON's figures as text: machine, then seconds by stage of each scan, then the whole process."""
-    machine = Machine(**figures["machine"])
-    lines = [f"machine   {machine.line()}", f"command   {' '.join(figures['command'])}"]
-    for scan in figures["scans"]:
-        what = (
-            f"{scan['engine']} {scan['precision']}, {scan['cpus']:g} cores, {scan['plan'].get('windows', '?')} windows"
-        )
-        lines += ["", f"{scan['seriesuid']}  ({what}, {scan['findings']} findings)"]
-        seconds = scan["median_s"]
-        lines += [f"  {name:<12}{value:9.2f} s" for name, value in seconds.items()]
-        lines.append(f"  {'stages':<12}{sum(seconds.values()):9.2f} s")
-    median, count = figures["median"], len(figures["runs"])
-    lines += [
-        "",
-        f"process, median of {count}: {median['wall_s']:.2f} s on the clock, {median['cpu_s']:.2f} s of all cores, "
-        f"peak memory {format_memory(median['peak_rss_bytes'])}, "
-        f"{3600 * len(figures['scans']) / median['wall_s']:.0f} scans an hour",
-    ]
-    return "\n".join(lines)
 
 
 def _run(scan: str, options: tuple[str, ...], command: tuple[str, ...]) -> Run:

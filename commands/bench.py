@@ -1,7 +1,7 @@
 """`rpn3d bench ...`: figures under a budget."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,14 +20,20 @@ from commands.options import (
     show,
 )
 
+if TYPE_CHECKING:
+    from bench.warm import WarmTask
+
 app = typer.Typer(help="Measure under a budget.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command(name="scan", epilog="Example: rpn3d bench scan scan.mhd --precision f32 --cpus 2")
 def bench_scan(
     scan: Annotated[str, typer.Argument(metavar="SCAN", help="A file, DICOM folder or folder of scans.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_scan.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for bench_scan.json and bench_scan.png.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs; medians are shown.")] = 3,
+    warm: Annotated[int, typer.Option(min=0, help="Scans in a warm process, nothing beside them; 0: none.")] = 2,
     precision: Precision = "auto",
     cpus: Cpus = None,
     memory: Memory = None,
@@ -35,16 +41,18 @@ def bench_scan(
     pictures: Annotated[bool, typer.Option(help="Draw pictures, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Seconds by stage and peak memory from file to CSV, each run a process of its own."""
+    """Seconds by stage and peak memory from file to CSV, each run a process of its own; a folder's pace."""
     from bench.scan import bench_scan as measure
-    from bench.scan import table, write_json
+    from bench.scan import draw_scan, table, write_json
 
     options = ["--precision", precision, "--pictures" if pictures else "--no-pictures"]
     for name, value in (("--cpus", cpus), ("--memory", memory), ("--model", model)):
         options += [] if value is None else [name, str(value)]
-    result = measure(scan, runs=runs, options=options, say=say)
+    task = _warm_task(scan, model, precision, cpus, memory, pictures, warm) if warm else None
+    result = measure(scan, runs=runs, options=options, warm=task, say=say)
     if out is not None:
         write_json(result, out / "bench_scan.json")
+        draw_scan(result.as_json(), out / "bench_scan.png")
     show(table(result.as_json()), result.as_json(), as_json)
 
 
@@ -52,26 +60,44 @@ def bench_scan(
 def bench_engines(
     net: Annotated[Path, typer.Argument(metavar="[PROTOTXT]", help="The net; default: ours.")] = NET,
     weights: Annotated[Path, typer.Argument(metavar="[CAFFEMODEL]", help="Its weights.")] = WEIGHTS,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for bench_engines.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for bench_engines.json and bench_engines.png.")
+    ] = None,
     arrays: Annotated[Path | None, typer.Option("--inputs", help=".npz, an array for each input blob.")] = None,
     inputs: InputShapes = None,
-    engines: Annotated[str, typer.Option(help="Of torch,onnxruntime,openvino,opencv.")] = "",
+    engines: Annotated[
+        str, typer.Option(help="Of torch,onnxruntime,openvino,rpn3d,opencv,benchmark_app; or one, such as torch-bf16.")
+    ] = "",
+    int8: Annotated[Path | None, typer.Option(help="The net's int8 .xml; default: that of our own net.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each; medians are shown.")] = 5,
     cpus: Cpus = None,
     as_json: Json = False,
 ) -> None:
-    """The same net through every engine and importer: seconds, and how far from torch f32."""
-    from bench.engines import FAMILIES, Task, inputs_for, table, write_json
+    """The same net through every engine and importer: seconds, how far from torch f32, and OpenVINO's bound."""
+    from bench.engine_job import Task, inputs_for, words_for
+    from bench.engine_kinds import FAMILIES
     from bench.engines import bench_engines as measure
+    from bench.engines import draw_engines, table, write_json
     from runtime.budget import make_budget
 
     if weights == WEIGHTS and net != NET:
         raise Rpn3dError(f"{net}: no weights given; usage: rpn3d bench engines PROTOTXT CAFFEMODEL")
     families = tuple(name.strip() for name in engines.split(",") if name.strip()) or FAMILIES
     fed = inputs_for(net, arrays, read_shapes(inputs or []))
-    result = measure(Task(net, weights, fed, families, runs, make_budget(cpus=cpus).cpus), say)
+    task = Task(
+        net,
+        weights,
+        fed,
+        families,
+        runs,
+        make_budget(cpus=cpus).cpus,
+        int8=int8 or (_own_int8() if net == NET else None),
+        inputs_are=words_for(net, arrays, read_shapes(inputs or [])),
+    )
+    result = measure(task, say)
     if out is not None:
         write_json(result, out / "bench_engines.json")
+        draw_engines(result, out / "bench_engines.png")
     show(table(result), result, as_json)
 
 
@@ -173,6 +199,31 @@ def _bench_curves(
     write_json(result, out / "bench_train_curves.json")
     draw_curves(result, out / "bench_train_curves.png")
     show(table(result), result, as_json)
+
+
+def _warm_task(
+    scan: str, model: Path | None, precision: str, cpus: int | None, memory: str | None, pictures: bool, repeats: int
+) -> "WarmTask":
+    """What `rpn3d detect` with these options would do, for one scan after the other in one process."""
+    from bench.warm import WarmTask
+    from convert.model_file import cache_folder, model_file
+    from runtime.budget import make_budget
+
+    budget = make_budget(cpus=cpus, memory=memory)
+    path = model_file(model, precision, net=NET, weights=WEIGHTS, say=say)
+    compiled = str(cache_folder() / "compiled")
+    return WarmTask(scan, str(path), precision, budget.cpus, budget.memory_bytes, pictures, repeats, compiled)
+
+
+def _own_int8() -> Path | None:
+    """The int8 model that comes with ours, if there is one made from its weights."""
+    from caffe_models.errors import NetError
+    from convert.model_file import model_file
+
+    try:
+        return model_file(None, "int8", net=NET, weights=WEIGHTS)
+    except NetError:
+        return None
 
 
 def _numbers(option: str, text: str, example: str) -> tuple[int, ...]:

@@ -180,6 +180,7 @@ class Detector:
             peak_memory_bytes=peak_resident_bytes(),
             cpus=settings.budget.cpus,
             versions=versions(),
+            process=scan.watch.in_process(),
         )
         with scan.watch.stage("write"):
             results.add(result)

@@ -50,6 +50,9 @@ class ScanResult:
         peak_memory_bytes: the process's largest resident set up to the end of this scan.
         cpus: the CPU budget in cores.
         versions: see `versions()`.
+        process: where in the life of its process the scan was taken through: "pid"; "first_window_s" and "done_s",
+            seconds from the making of the process to the network's first window and to the end of all stages but
+            writing (left out where the system does not say); "done_cpu_s", CPU seconds of the process by then.
     """
 
     seriesuid: str
@@ -66,6 +69,7 @@ class ScanResult:
     peak_memory_bytes: int = 0
     cpus: float = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    process: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total_seconds(self) -> float:

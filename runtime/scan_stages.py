@@ -5,11 +5,13 @@ beside what is `pipeline`'s business.
 """
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from runtime import process_clock
 from runtime.candidates import decode, nms
 from runtime.find_scans import ScanSource
 from runtime.findings import Finding, to_findings
@@ -21,19 +23,43 @@ from runtime.working_volume import WorkingVolume, make_working_volume
 
 
 class Stopwatch:
-    """Seconds by stage, in the order the stages were first entered."""
+    """Seconds by stage, in the order the stages were first entered.
+
+    Attributes:
+        seconds: on the clock.
+        cpu_seconds: of all threads of the process, whatever they worked on: the stage's own only where nothing runs
+            beside it.
+        entered_s: age of the process when the stage was entered last; see `process_clock`.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
+        self.entered_s: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time that the block takes to stage `name`."""
-        start = time.perf_counter()
+        age_s = process_clock.age_s()
+        if age_s is not None:
+            self.entered_s[name] = age_s
+        start, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + time.process_time() - cpu
+
+    def in_process(self) -> dict[str, float]:
+        """Where in the life of its process this scan was taken through, see `ScanResult.process`.
+
+        To be called when all is done. The network is entered last for its first window.
+        """
+        found = {"pid": os.getpid(), "done_cpu_s": time.process_time()}
+        if "network" in self.entered_s:
+            found["first_window_s"] = self.entered_s["network"]
+        age_s = process_clock.age_s()
+        return found if age_s is None else {**found, "done_s": age_s}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def tree(tmp_path: Path) -> Path:
     python.parent.mkdir(parents=True)
     python.write_text(STUB)
     python.chmod(0o755)
-    for stamp in (".inference", ".test", ".int8"):
+    for stamp in (".inference", ".test", ".int8", ".bench"):
         (tmp_path / ".venv" / stamp).touch()
     (tmp_path / "build").mkdir()
     return tmp_path
@@ -100,6 +100,16 @@ def test_without_a_scan_a_phantom_is_made_once(tree: Path) -> None:
     assert sum("phantom -o" in call for call in calls) == 1
     assert calls[-1].startswith("-m rpn3d detect build/phantom/ -o out")
     assert not any("phantom -o" in call for call in make(tree, "detect"))
+
+
+def test_all_benchmarks_get_the_scan_the_models_and_a_set_of_scans(tree: Path) -> None:
+    calls = make(tree, "bench", "SCAN=a scan.mhd", "CPUS=2")
+    assert calls[-1] == (
+        "-m bench.results bench/results --run a scan.mhd --scans build/bench_scans --model build "
+        "--int8 build/rpn3d-int8.xml --cpus 2"
+    )
+    assert sum("phantom -o" in call for call in calls) == 1
+    assert [line.split()[1] for line in make(tree, "bench", "SCAN=a scan.mhd")] == ["bench.results"]
 
 
 def test_help_lists_every_target(tree: Path) -> None:
