@@ -85,7 +85,6 @@ def benchmarks(
             name="scan_f32",
         ),
         bench("Engines side by side", "engines", "--runs", "2", *(() if int8 is None else ("--int8", int8))),
-        bench("Pre-processing", "preprocess", scan),
         bench(
             "Under a budget",
             # every cell is a run of a whole scan, so here one precision and two sizes of memory
