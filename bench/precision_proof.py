@@ -77,7 +77,7 @@ def read_folder(path: Path, annotations: Path) -> Folder:
 
 
 def partners(truth: Sequence[Finding], other: Sequence[Finding]) -> list[int | None]:
-    """For each finding of `truth`, in their order, the nearest one of `other` within its radius that is not taken yet."""
+    """For each finding of `truth`, in order, the nearest of `other` within its radius that is not taken yet."""
     theirs = np.array([(f.x_mm, f.y_mm, f.z_mm) for f in other], dtype=np.float64).reshape(-1, 3)
     free: NDArray[np.bool_] = np.ones(len(other), dtype=bool)
     found: list[int | None] = []

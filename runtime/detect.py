@@ -184,9 +184,7 @@ class Detector:
         loaded = self._loaded.result()
         speed = loaded.memory.known()
         notes = (*self._why, *loaded.engine.notes)
-        for line in explain(
-            plan, settings.budget, loaded.engine.name, loaded.engine.precision, notes, speed, beside
-        ):
+        for line in explain(plan, settings.budget, loaded.engine.name, loaded.engine.precision, notes, speed, beside):
             settings.explain(line)
 
     @property

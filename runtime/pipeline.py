@@ -231,7 +231,7 @@ class _Run:
         return ahead[1].result()
 
     def _take_faster(self) -> None:
-        """Take the precision that the deadline asks for; one that cannot be loaded is told, and the present one stays."""
+        """Take the precision that the deadline asks for; if that cannot be loaded the present one stays."""
         if self.deadline.taken == self._taken:
             return
         self._taken = self.deadline.taken
@@ -266,8 +266,6 @@ class _Run:
         pictures = self._detector.settings.pictures
         self._ahead = number, self._reader.submit(prepare, self._sources[number], threads, pictures)
 
-    def _finish(
-        self, detector: Detector, scan: Prepared, plan: Plan, ran: Ran, notes: tuple[str, ...]
-    ) -> ScanResult:
+    def _finish(self, detector: Detector, scan: Prepared, plan: Plan, ran: Ran, notes: tuple[str, ...]) -> ScanResult:
         pictures = detector.settings.pictures and self.deadline.pictures
         return detector.finish(scan, plan, ran, self._folder, pictures, notes)

@@ -27,7 +27,9 @@ def tree(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     for folder in ("prototxt", "caffe_models", "convert"):
         shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "rpn3d.*", "*-int8.*", "*-proof.json")
+            ROOT / folder,
+            tmp_path / folder,
+            ignore=shutil.ignore_patterns("__pycache__", "rpn3d.*", "*-int8.*", "*-proof.json"),
         )
     (tmp_path / "caffe_models" / "rpn3d.caffemodel").write_bytes(b"weights")
     python = tmp_path / ".venv" / "bin" / "python"

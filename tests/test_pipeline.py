@@ -277,7 +277,10 @@ def test_a_faster_precision_for_the_rest(
     detector.settings = replace(detector.settings, precision_why="a reason", faster=(("int8", faster),))
     outcome = detect_all(detector, scans, tmp_path / "out", deadline_s=25)
     first, *rest = outcome.results
-    assert outcome.given_up[0] == "int8 from here on, though not proven for this model: 2 more scans of about 11.0 s in 15 s"
+    assert (
+        outcome.given_up[0]
+        == "int8 from here on, though not proven for this model: 2 more scans of about 11.0 s in 15 s"
+    )
     assert (first.precision, first.notes) == ("f32", ("a reason",))
     if there:
         assert outcome.unfinished == ()

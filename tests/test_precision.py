@@ -151,7 +151,9 @@ def test_a_folder_of_models_with_its_proof(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("avx2")
 def test_the_int8_model_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is shipped; and no longer, once the weights are others."""
-    monkeypatch.setattr("convert.build.built_ir", lambda net, weights, precision, say: tmp_path / f"built-{precision}.xml")
+    monkeypatch.setattr(
+        "convert.build.built_ir", lambda net, weights, precision, say: tmp_path / f"built-{precision}.xml"
+    )
     weights = tmp_path / "m.caffemodel"
     weights.write_bytes(b"weights")
     ir(tmp_path, "int8", file_sha256(weights), BIN)

@@ -134,13 +134,13 @@ def test_written_beside_what_is_there_for_the_same_weights(tmp_path: Path, annot
 def test_folders_that_do_not_belong_together(tmp_path: Path, annotations: Path) -> None:
     f32 = read_folder(results(tmp_path / "f32", "f32", F32), annotations)
     one = read_folder(results(tmp_path / "one", "int8", {"a": INT8["a"]}), annotations)
-    with pytest.raises(Rpn3dError, match="one: lacks 1 scans of .*f32, such as b"):
+    with pytest.raises(Rpn3dError, match=r"one: lacks 1 scans of .*f32, such as b"):
         compare(f32, one)
     with pytest.raises(Rpn3dError, match="ran in f32; give one of bf16 and int8"):
         compare(f32, f32)
     int8 = read_folder(results(tmp_path / "int8", "int8", INT8), annotations)
     other = read_folder(results(tmp_path / "real", "int8", INT8, "3" * 64), annotations)
-    with pytest.raises(Rpn3dError, match="real: ran with another model than .*int8"):
+    with pytest.raises(Rpn3dError, match=r"real: ran with another model than .*int8"):
         compare(f32, int8, (f32, other))
     results(tmp_path / "mixed", "f32", {"a": F32["a"]})
     results(tmp_path / "mixed", "int8", {"b": INT8["b"]})
