@@ -70,13 +70,11 @@ class Ran:
 
     Attributes:
         head: see `HeadOutput`.
-        seconds: that the windows took.
         beside: whether another scan was read or drawn meanwhile.
         speed: what was known of the engine before.
     """
 
     head: HeadOutput
-    seconds: float
     beside: bool
     speed: Speed
 
@@ -192,13 +190,17 @@ class Detector:
         return (self.settings.precision_why,) * bool(self.settings.precision_why)
 
     def run(self, scan: Prepared, plan: Plan, beside: bool = False) -> Ran:
-        """The network over the windows of one scan; `beside` as for `explain`."""
+        """The network over the windows of one scan, and remember what they took; `beside` as for `explain`."""
         loaded = self._loaded.result()
         speed = loaded.memory.speed
         with scan.watch.stage("network"):
             start = time.perf_counter()
             head = run_windows(scan.working, plan, loaded.engine)
-            return Ran(head, time.perf_counter() - start, beside, speed)
+            taken = time.perf_counter() - start
+        if plan.windows:
+            voxels = math.prod(plan.windows[0].size)
+            loaded.memory.add(Sample(voxels, taken / (voxels * len(plan.windows)), beside))
+        return Ran(head, beside, speed)
 
     def finish(
         self,
@@ -240,7 +242,4 @@ class Detector:
         )
         with scan.watch.stage("write"):
             results.add(result)
-        if plan.windows:
-            voxels = math.prod(plan.windows[0].size)
-            loaded.memory.add(Sample(voxels, ran.seconds / (voxels * len(plan.windows)), ran.beside))
         return result

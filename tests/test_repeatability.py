@@ -26,12 +26,15 @@ from runtime.detect import Detector, Settings
 from runtime.pipeline import detect_all
 settings = Settings(Budget(cpus, 4 << 30, "test"), threshold=0.5, pictures=False)
 for model in models:
-    for overlap in (True, False)[cpus == 1:]:
+    both = cpus == 2 and "f32" in model
+    for overlap in (True, False) if both else (cpus == 2,):
         folder = out / f"{Path(model).stem} {cpus} {overlap}"
         outcome = detect_all(Detector(model, settings), scans, folder, overlap=overlap)
         assert not outcome.failures, outcome.failures
 """
-"""On each number of cores one process, with every model; with two cores also with one scan read beside another."""
+"""One process for each number of cores, with every model; on two cores scans overlap, and in f32 also not."""
+
+RUNS = {"f32": ("2 True", "2 False", "1 False"), "int8": ("2 True", "1 False")}
 
 
 def int8_of(onnx: Path, xml: Path) -> Path:
@@ -58,10 +61,10 @@ def test_every_run_gives_the_same_bytes(tmp_path: Path) -> None:
         subprocess.run([*map(str, command)], cwd=ROOT, check=True)
     first = {}
     for precision in ("f32", "int8"):
-        folders = [tmp_path / "out" / f"{precision} {run}" for run in ("2 True", "2 False", "1 False")]
+        folders = [tmp_path / "out" / f"{precision} {run}" for run in RUNS[precision]]
         assert {result.precision for folder in folders for result in read_results(folder)} == {precision}
         one, *others = [(folder / "submission.csv").read_bytes() for folder in folders]
         assert one.count(b"\n") > 20
-        assert others == [one, one]
+        assert set(others) == {one}
         first[precision] = one
     assert first["f32"] != first["int8"]
