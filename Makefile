@@ -42,7 +42,16 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NET    := prototxt/rpn3d/deploy.prototxt
 MODEL  := caffe_models/rpn3d.caffemodel
 ONNX   := $(BUILD)/rpn3d.onnx
-IR     := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml $(if $(filter int8,$(PRECISION)),$(BUILD)/rpn3d-int8.xml)
+
+# The int8 model that comes along and the proof of it, as long as they are of these weights: once another model has been
+# trained into caffe_models, int8 is calibrated anew (sha256sum: Linux; shasum: macOS)
+BESIDE    := $(wildcard $(MODEL:.caffemodel=-int8.xml) $(MODEL:.caffemodel=-proof.json))
+WEIGHTS   := $(if $(BESIDE),$(shell (sha256sum $(MODEL) || shasum -a 256 $(MODEL)) 2>/dev/null | cut -c1-64))
+SHIPPED   := $(if $(WEIGHTS),$(shell grep -l '"$(WEIGHTS)"' $(BESIDE)))
+SHIPPED_INT8 := $(if $(CALIBRATION),,$(filter %.xml,$(SHIPPED)))
+IR := $(BUILD)/rpn3d-f32.xml $(BUILD)/rpn3d-bf16.xml \
+      $(if $(SHIPPED_INT8)$(filter int8,$(PRECISION)),$(BUILD)/rpn3d-int8.xml) \
+      $(patsubst caffe_models/%,$(BUILD)/%,$(filter %.json,$(SHIPPED)))
 CODE   := caffe_models convert runtime train bench commands rpn3d.py setup.py tests
 LIMITS := $(if $(CPUS),--cpus $(CPUS)) $(if $(MEMORY),--memory $(MEMORY)) --precision $(PRECISION)
 
@@ -82,11 +91,30 @@ $(ONNX): $(NET) $(MODEL) $(EMITTERS) | $(VENV)/.inference
 $(BUILD)/rpn3d-%.xml: $(ONNX) | $(VENV)/.inference
 	$(RPN3D) convert $(ONNX) -o $@ --precision $* --no-parity
 
-# int8 is calibrated, on CALIBRATION or on synthetic CTs, which takes minutes: made when asked for
-$(BUILD)/rpn3d-int8.xml: $(ONNX) | $(VENV)/.int8
-	$(RPN3D) convert $(ONNX) -o $@ --precision int8 $(addprefix --calibration ,$(CALIBRATION)) --no-parity
+$(BUILD)/%-proof.json: caffe_models/%-proof.json
+	@mkdir -p $(BUILD)
+	cp $< $@
 
-int8: $(BUILD)/rpn3d-int8.xml  ## the OpenVINO IR in int8, calibrated on CALIBRATION (default: synthetic CTs)
+ifneq ($(SHIPPED_INT8),)
+# the .xml last, since it is the one that is asked for
+$(BUILD)/rpn3d-int8.xml: $(SHIPPED_INT8) $(SHIPPED_INT8:.xml=.bin)
+	@mkdir -p $(BUILD)
+	cp $(SHIPPED_INT8:.xml=.bin) $(@:.xml=.bin)
+	cp $(SHIPPED_INT8) $@
+else
+# int8 is calibrated, on CALIBRATION or on synthetic CTs, which takes minutes: made when asked for
+$(BUILD)/rpn3d-int8.xml: $(ONNX) $(BUILD)/.calibration | $(VENV)/.int8
+	$(RPN3D) convert $(ONNX) -o $@ --precision int8 $(addprefix --calibration ,$(CALIBRATION)) --no-parity
+endif
+
+# what int8 was calibrated on: named anew, it is made anew, also where the one that comes along lies there already
+$(BUILD)/.calibration: $(if $(CALIBRATION),FORCE)
+	@mkdir -p $(BUILD)
+	@echo '$(CALIBRATION)' | cmp -s - $@ || echo '$(CALIBRATION)' > $@
+
+FORCE:
+
+int8: $(BUILD)/rpn3d-int8.xml  ## the OpenVINO IR in int8: ours, or calibrated on CALIBRATION (without ours: on synthetic CTs)
 
 model: $(IR)  ## the ONNX model and the OpenVINO IR of each precision, in BUILD
 

@@ -24,7 +24,7 @@ setup(
     ],
     package_data={
         "prototxt": ["rpn3d/*.prototxt"],
-        "caffe_models": ["*.caffemodel", "*.md"],
+        "caffe_models": ["*.caffemodel", "*.md", "*-int8.xml", "*-int8.bin", "*-proof.json"],
     },
     install_requires=[
         "connected-components-3d",

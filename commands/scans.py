@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import NET, WEIGHTS, Cpus, Json, Memory, ModelOption, Out, Precision, Quiet, say, show
+from commands.options import Cpus, Json, Memory, ModelOption, Out, Precision, Quiet, say, show
 
 app = typer.Typer()
 
@@ -39,23 +39,26 @@ def detect(
     budget = make_budget(cpus=cpus, memory=memory)
     deadline_s = parse_duration(deadline) if deadline else float("inf")
     nodes = hold_to(budget.cpus)  # before numpy and the engines are loaded
-    from convert.model_file import cache_folder, model_file
+    from commands.models import chosen_model
+    from convert.model_file import cache_folder
     from runtime.detect import Settings
     from runtime.on_nodes import detect_on_nodes
 
+    chosen = chosen_model(model, precision, engine, say=lambda text: say(text, quiet))
     settings = Settings(
         budget=budget,
         engine=engine,
-        precision=precision,
+        precision=chosen.precision,
         threshold=threshold,
         max_per_scan=max_per_scan,
         pictures=pictures,
         cache_folder=cache_folder() / "compiled",
         explain=(lambda line: say("  " + line)) if explain else None,
+        precision_why=chosen.why,
+        faster=chosen.faster,
     )
-    path = model_file(model, precision, net=NET, weights=WEIGHTS, say=lambda text: say(text, quiet))
     outcome = detect_on_nodes(
-        path,
+        chosen.file,
         settings,
         scans,
         out,

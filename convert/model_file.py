@@ -5,6 +5,7 @@ Imports little: detection begins here, and building a model, which needs ONNX an
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_models.errors import NetError
@@ -35,8 +36,8 @@ def model_file(
         model: None (the model that comes with rpn3d), a folder of built models, an .xml, an .onnx, or a .caffemodel of
             the same net.
         precision: one of those there is an IR for, or auto: the bf16 file, which an engine that is told "auto" runs in
-            f32 where the processor is not made for bf16. int8 is never taken unasked: its accuracy must be measured
-            for each model, and for the one that comes with rpn3d it was found wanting (see its card).
+            f32 where the processor is not made for bf16. int8 is not taken here unasked: that is decided by what was
+            measured of it, see `commands.models`.
         net: the deploy prototxt, to build from; weights: the model that comes with rpn3d.
         say: told when something is built.
 
@@ -58,6 +59,47 @@ def model_file(
     if model.suffix in (".xml", ".onnx") and model.is_file():
         return model
     raise NetError(f"{model}: no such model; give a folder with built models, an .xml, an .onnx or a .caffemodel")
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What one precision of a model was made from.
+
+    Attributes:
+        caffemodel_sha256: of the weights; "" if it is not noted.
+        bin_sha256: of the IR's .bin; "" if it is not built yet, or not noted.
+    """
+
+    caffemodel_sha256: str
+    bin_sha256: str = ""
+
+
+def precisions_there(model: Path | None, *, weights: Path) -> tuple[Path | None, dict[str, Noted]]:
+    """What `model_file` can give without being told a precision, and the file that may hold the proof of it.
+
+    Args:
+        model, weights: as for `model_file`.
+
+    Returns:
+        Where `<name>-proof.json` would lie (None: nowhere), and the precisions: none where a single file is named,
+        which leaves no choice.
+    """
+    if model is not None and model.is_dir():
+        irs = {p: found[0] for p in IR_PRECISIONS if len(found := sorted(model.glob(f"*-{p}.xml"))) == 1}
+        proofs = sorted(model.glob("*-proof.json"))
+        return proofs[0] if len(proofs) == 1 else None, {p: _noted(xml) for p, xml in irs.items()}
+    own = model or weights
+    if own.suffix != ".caffemodel" or not own.is_file():
+        return None, {}
+    there = dict.fromkeys(("f32", "bf16"), Noted(file_sha256(own)))
+    beside = _noted(own.with_name(f"{own.stem}-int8.xml"))
+    if beside.caffemodel_sha256 == there["f32"].caffemodel_sha256:
+        there["int8"] = beside
+    return own.with_name(f"{own.stem}-proof.json"), there
+
+
+def _noted(xml: Path) -> Noted:
+    return Noted(noted(xml, "caffemodel_sha256") or "", noted(xml, "bin_sha256") or "")
 
 
 def _int8_beside(weights: Path, net: Path) -> Path:

@@ -6,9 +6,11 @@ A `Detector` holds one engine and takes scan after scan through it; `pipeline.de
 reading beside another's network.
 """
 
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.budget import Budget, give_back_free_memory, peak_resident_bytes
@@ -19,7 +21,7 @@ from runtime.findings import MAX_PER_SCAN
 from runtime.outputs import ResultFolder, ScanResult, file_sha256, versions
 from runtime.plan import DEFAULT_MARGIN, Plan, plan_windows
 from runtime.scan_stages import Prepared, draw, findings_of, prepare
-from runtime.speed import seconds_per_voxel
+from runtime.speed import Sample, Speed, SpeedMemory
 from runtime.tiling import HeadOutput, run_windows
 
 
@@ -30,6 +32,8 @@ class Settings:
     Attributes:
         budget: cores and memory that may be used.
         engine, precision: see `runtime.engines.base`.
+        precision_why: why the model is of this precision; "" where the user asked for it.
+        faster: precision and model of each that is faster but not proven, the fastest last: for a deadline.
         threshold: the least probability that is reported.
         max_per_scan: at most this many findings a scan.
         pictures: whether to draw the findings and the mask.
@@ -47,6 +51,32 @@ class Settings:
     weights: Path | None = None
     cache_folder: Path | None = None
     explain: Callable[[str], None] | None = None
+    precision_why: str = ""
+    faster: tuple[tuple[str, Path], ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine, the SHA-256 of its model, and how fast it is."""
+
+    engine: Engine
+    model_sha256: str
+    memory: SpeedMemory
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What the network gave for one scan.
+
+    Attributes:
+        head: see `HeadOutput`.
+        beside: whether another scan was read or drawn meanwhile.
+        speed: what was known of the engine before.
+    """
+
+    head: HeadOutput
+    beside: bool
+    speed: Speed
 
 
 class Detector:
@@ -61,10 +91,9 @@ class Detector:
         self.model = Path(model)
         loader = ThreadPoolExecutor(1, "rpn3d-load")
         self._loaded = loader.submit(self._load)
-        self._seconds_per_voxel: float | None = None
         loader.shutdown(wait=False)
 
-    def _load(self) -> tuple[Engine, str]:
+    def _load(self) -> Loaded:
         options = EngineOptions(
             precision=self.settings.precision,
             threads=self.settings.budget.cpus,
@@ -73,7 +102,24 @@ class Detector:
         )
         engine = load_engine(self.settings.engine, self.model, options)
         weights = self.model.with_suffix(".bin")
-        return engine, file_sha256(weights if weights.is_file() else self.model)
+        digest = file_sha256(weights if weights.is_file() else self.model)
+        memory = SpeedMemory(engine, self.settings.budget.cpus, digest, self.settings.cache_folder)
+        return Loaded(engine, digest, memory)
+
+    def instead(self, precision: str) -> "Detector":
+        """A detector of the model in `precision`, one of `settings.faster`; loaded before it is given.
+
+        Raises:
+            NetError: it cannot be loaded.
+        """
+        made = Detector(
+            dict(self.settings.faster)[precision],
+            replace(
+                self.settings, precision_why=f"{precision}: taken for the deadline, though not proven for this model"
+            ),
+        )
+        made.wait()
+        return made
 
     @property
     def engine(self) -> Engine:
@@ -82,7 +128,7 @@ class Detector:
         Raises:
             NetError: the model cannot be loaded, see `load_engine`.
         """
-        return self._loaded.result()[0]
+        return self._loaded.result().engine
 
     def wait(self) -> None:
         """Wait for the model, so that this counts to no scan.
@@ -125,31 +171,42 @@ class Detector:
                 margin_voxel=margin_voxel,
             )
 
-    def explain(self, plan: Plan) -> None:
-        """Tell `settings.explain` the plan; times are named after the engine's speed, which is measured at first."""
+    def explain(self, plan: Plan, beside: bool = False) -> None:
+        """Tell `settings.explain` the plan, with the time it is predicted to take.
+
+        The engine's speed is measured if nothing is known of it. `beside`: another scan is read or drawn meanwhile.
+        """
         settings = self.settings
         if settings.explain is None:
             return
-        engine, model_sha256 = self._loaded.result()
-        if self._seconds_per_voxel is None:
-            self._seconds_per_voxel = seconds_per_voxel(
-                engine, settings.budget.cpus, model_sha256, settings.cache_folder
-            )
-        for line in explain(
-            plan, settings.budget, engine.name, engine.precision, engine.notes, self._seconds_per_voxel
-        ):
+        loaded = self._loaded.result()
+        speed = loaded.memory.known()
+        notes = (*self._why, *loaded.engine.notes)
+        for line in explain(plan, settings.budget, loaded.engine.name, loaded.engine.precision, notes, speed, beside):
             settings.explain(line)
 
-    def run(self, scan: Prepared, plan: Plan) -> HeadOutput:
-        """The network over the windows of one scan."""
+    @property
+    def _why(self) -> tuple[str, ...]:
+        return (self.settings.precision_why,) * bool(self.settings.precision_why)
+
+    def run(self, scan: Prepared, plan: Plan, beside: bool = False) -> Ran:
+        """The network over the windows of one scan, and remember what they took; `beside` as for `explain`."""
+        loaded = self._loaded.result()
+        speed = loaded.memory.speed
         with scan.watch.stage("network"):
-            return run_windows(scan.working, plan, self.engine)
+            start = time.perf_counter()
+            head = run_windows(scan.working, plan, loaded.engine)
+            taken = time.perf_counter() - start
+        if plan.windows:
+            voxels = math.prod(plan.windows[0].size)
+            loaded.memory.add(Sample(voxels, taken / (voxels * len(plan.windows)), beside))
+        return Ran(head, beside, speed)
 
     def finish(
         self,
         scan: Prepared,
         plan: Plan,
-        head: HeadOutput,
+        ran: Ran,
         results: ResultFolder,
         pictures: bool,
         notes: tuple[str, ...] = (),
@@ -161,21 +218,22 @@ class Detector:
             OSError: the results cannot be written.
         """
         settings = self.settings
-        findings = findings_of(scan, head, settings.threshold, settings.max_per_scan)
+        findings = findings_of(scan, ran.head, settings.threshold, settings.max_per_scan)
         if pictures:
             draw(scan, findings, results)
-        engine, model_sha256 = self._loaded.result()
+        loaded = self._loaded.result()
+        engine = loaded.engine
         result = ScanResult(
             seriesuid=scan.volume.seriesuid,
             source=scan.volume.source,
             findings=findings,
             mask_volume_ml=scan.lungs.volume_ml,
             fallbacks=scan.lungs.fallbacks,
-            notes=(*scan.volume.notes, *engine.notes, *notes),
+            notes=(*scan.volume.notes, *self._why, *engine.notes, *notes),
             engine=engine.name,
             precision=engine.precision,
-            model_sha256=model_sha256,
-            plan=plan_content(plan, self._seconds_per_voxel),
+            model_sha256=loaded.model_sha256,
+            plan=plan_content(plan, ran.speed, ran.beside),
             seconds=scan.watch.seconds,
             peak_memory_bytes=peak_resident_bytes(),
             cpus=settings.budget.cpus,

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from caffe_models.errors import Rpn3dError
 from runtime.budget import format_memory
 from runtime.deadline import Deadline
-from runtime.detect import Detector
+from runtime.detect import Detector, Ran
 from runtime.errors import ScanError
 from runtime.find_scans import ScanSource, find_scans
 from runtime.outputs import ResultFolder, ScanResult, as_content
@@ -24,7 +24,6 @@ from runtime.plan import DEFAULT_MARGIN, Plan
 from runtime.quiet import uncaptured
 from runtime.report_table import print_report
 from runtime.scan_stages import Prepared, prepare
-from runtime.tiling import HeadOutput
 
 AHEAD_SHARE = 3.0
 """Memory of reading a scan ahead, in sizes of the scan before it: its voxels, the lungs, buffers, and one not yet
@@ -105,7 +104,10 @@ def detect_all(
         tell(complain, f"rpn3d: {error}")
 
     sources = find_all(paths, fail)
-    run = _Run(detector, sources, folder, Deadline(deadline_s, len(sources)), overlap)
+    settings = detector.settings
+    faster = tuple(name for name, _ in settings.faster)
+    deadline = Deadline(deadline_s, len(sources), pictures=settings.pictures, faster=faster)
+    run = _Run(detector, sources, folder, deadline, overlap)
     results: list[ScanResult] = []
 
     def collect(source: ScanSource, future: "Future[ScanResult]") -> None:
@@ -172,6 +174,7 @@ class _Run:
         self._writer = ThreadPoolExecutor(1, "rpn3d-write")
         self._ahead: tuple[int, Future[Prepared]] | None = None
         self._behind: tuple[int, Future[ScanResult]] | None = None
+        self._taken = ""
         self.begun = 0
         if sources:
             self._read_ahead(0, self._cpus)  # the model is still being loaded
@@ -182,10 +185,16 @@ class _Run:
         source = self._sources[number]
         try:
             scan = self._prepared(number, collect)
+            self._take_faster()
+            detector = self._detector
             plan = self._plan(scan, collect)
-            self._detector.explain(plan)
-            notes = self._read_next(number, scan, plan)
-            head = self._detector.run(scan, plan)
+            self.deadline.several_windows = len(plan.windows) > 1
+            reads, notes = self._reads_next(number, scan, plan)
+            beside = reads or self._behind is not None
+            detector.explain(plan, beside)
+            if reads:
+                self._read_ahead(number + 1, 1)
+            ran = detector.run(scan, plan, beside)
         except Rpn3dError as error:
             self.settle(collect)
             failed: Future[ScanResult] = Future()
@@ -194,7 +203,7 @@ class _Run:
             return
         self.settle(collect)
         notes += (f"margin of {plan.margin_voxel} voxels for the deadline",) * (plan.margin_voxel != DEFAULT_MARGIN)
-        self._behind = number, self._writer.submit(self._finish, scan, plan, head, notes)
+        self._behind = number, self._writer.submit(self._finish, detector, scan, plan, ran, notes)
         if not self._overlap or self._ahead is None:
             self.settle(collect)
 
@@ -221,6 +230,16 @@ class _Run:
             self.settle(collect)  # a scan that is slow to read holds up no result
         return ahead[1].result()
 
+    def _take_faster(self) -> None:
+        """Take the precision that the deadline asks for; if that cannot be loaded the present one stays."""
+        if self.deadline.taken == self._taken:
+            return
+        self._taken = self.deadline.taken
+        try:
+            self._detector = self._detector.instead(self._taken)
+        except Rpn3dError as error:
+            self.deadline.given_up.append(f"{self._taken} could not be taken: {error}")
+
     def _plan(self, scan: Prepared, collect: Collect) -> Plan:
         margin = DEFAULT_MARGIN // 2 if self.deadline.half_margin else DEFAULT_MARGIN
         if self._behind is not None:
@@ -233,21 +252,20 @@ class _Run:
             self.settle(collect)  # what it holds is then free
         return self._detector.plan(scan, margin)
 
-    def _read_next(self, number: int, scan: Prepared, plan: Plan) -> tuple[str, ...]:
-        """Begin to read the next scan, if there is one and memory allows it; else a note why not."""
+    def _reads_next(self, number: int, scan: Prepared, plan: Plan) -> tuple[bool, tuple[str, ...]]:
+        """Whether the next scan is read meanwhile: if there is one and memory allows it; else a note why not."""
         if not self._overlap or number + 1 == len(self._sources):
-            return ()
+            return False, ()
         needed = plan.predicted_peak_bytes + int(AHEAD_SHARE * scan.volume.size_bytes)
         allowed = self._detector.settings.budget.memory_bytes
         if len(plan.windows) <= 1 and needed <= allowed:
-            self._read_ahead(number + 1, 1)
-            return ()
-        return (f"the next scan was not read meanwhile: that takes more than {format_memory(allowed)}",)
+            return True, ()
+        return False, (f"the next scan was not read meanwhile: that takes more than {format_memory(allowed)}",)
 
     def _read_ahead(self, number: int, threads: int) -> None:
         pictures = self._detector.settings.pictures
         self._ahead = number, self._reader.submit(prepare, self._sources[number], threads, pictures)
 
-    def _finish(self, scan: Prepared, plan: Plan, head: HeadOutput, notes: tuple[str, ...]) -> ScanResult:
-        pictures = self._detector.settings.pictures and self.deadline.pictures
-        return self._detector.finish(scan, plan, head, self._folder, pictures, notes)
+    def _finish(self, detector: Detector, scan: Prepared, plan: Plan, ran: Ran, notes: tuple[str, ...]) -> ScanResult:
+        pictures = detector.settings.pictures and self.deadline.pictures
+        return detector.finish(scan, plan, ran, self._folder, pictures, notes)

@@ -1,5 +1,6 @@
 """The Makefile as a dependency graph: what is rebuilt, and that a second `make` does nothing."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -26,7 +27,9 @@ def tree(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     for folder in ("prototxt", "caffe_models", "convert"):
         shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "rpn3d.*", "*-int8.*")
+            ROOT / folder,
+            tmp_path / folder,
+            ignore=shutil.ignore_patterns("__pycache__", "rpn3d.*", "*-int8.*", "*-proof.json"),
         )
     (tmp_path / "caffe_models" / "rpn3d.caffemodel").write_bytes(b"weights")
     python = tmp_path / ".venv" / "bin" / "python"
@@ -78,6 +81,49 @@ def test_int8_is_made_when_asked_for(tree: Path) -> None:
     assert call.endswith("--precision int8 --calibration a.mhd --calibration b.mhd --no-parity")
     assert make(tree, "int8") == []
     assert [line.split()[2] for line in make(tree, "detect", "PRECISION=int8", "SCAN=x.mhd")] == ["detect"]
+
+
+@pytest.fixture
+def shipped(tree: Path) -> Path:
+    """The tree with an int8 model of its weights, and the proof of it."""
+    digest = hashlib.sha256(b"weights").hexdigest()
+    folder = tree / "caffe_models"
+    (folder / "rpn3d-int8.xml").write_text(f'<rpn3d>\n\t<caffemodel_sha256 value="{digest}" />\n</rpn3d>\n')
+    (folder / "rpn3d-int8.bin").write_bytes(b"int8")
+    (folder / "rpn3d-proof.json").write_text(f'{{\n "weights_sha256": "{digest}"\n}}\n')
+    return tree
+
+
+def test_the_int8_model_that_comes_along_is_copied(shipped: Path) -> None:
+    """It takes no calibration, and stands in the folder that `make detect` hands to --model, with its proof."""
+    assert [line.split()[2] for line in make(shipped, "-j4", "model")] == ["convert"] * 3
+    build, ours = shipped / "build", shipped / "caffe_models"
+    for name in ("rpn3d-int8.xml", "rpn3d-int8.bin", "rpn3d-proof.json"):
+        assert (build / name).read_bytes() == (ours / name).read_bytes()
+    assert make(shipped, "-j4", "model") == []
+    assert make(shipped, "int8") == []
+    (ours / "rpn3d-int8.bin").write_bytes(b"another")
+    touch(ours / "rpn3d-int8.bin")
+    assert make(shipped, "model") == []
+    assert (build / "rpn3d-int8.bin").read_bytes() == b"another"
+
+
+def test_int8_of_other_weights_is_not_copied(shipped: Path) -> None:
+    (shipped / "caffe_models" / "rpn3d.caffemodel").write_bytes(b"trained anew")
+    make(shipped, "model")
+    assert not (shipped / "build" / "rpn3d-int8.xml").exists()
+    assert not (shipped / "build" / "rpn3d-proof.json").exists()
+    (call,) = make(shipped, "int8")
+    assert call.endswith("--precision int8 --no-parity")
+
+
+def test_named_calibration_goes_before_what_comes_along(shipped: Path) -> None:
+    make(shipped, "model")
+    (call,) = make(shipped, "int8", "CALIBRATION=a.mhd")
+    assert call.endswith("--precision int8 --calibration a.mhd --no-parity")
+    assert make(shipped, "int8", "CALIBRATION=a.mhd") == []
+    (call,) = make(shipped, "int8", "CALIBRATION=b.mhd")
+    assert call.endswith("--calibration b.mhd --no-parity")
 
 
 def test_code_that_does_not_make_models_rebuilds_none(tree: Path) -> None:

@@ -1,20 +1,24 @@
 """Many scans in one call: the same bytes whatever runs beside what, order, failures, interruptions, deadlines."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
+from caffe_models.errors import NetError
 from runtime import pipeline
 from runtime.budget import Budget
 from runtime.deadline import Deadline, parse_duration
 from runtime.detect import Detector, Settings
+from runtime.engines.base import EngineOptions
 from runtime.network_input import STRIDE
 from runtime.pipeline import detect_all
 from train.phantom import make_phantom, write_phantom
@@ -92,6 +96,10 @@ def test_same_bytes_and_order_with_and_without_overlap(
     read_ahead.clear()
     apart = detect_all(make(), scans, tmp_path / "apart", overlap=False)
     assert read_ahead == [0]
+    # the first has nothing to go by; the next ones have what the scan before them took, also while that is written
+    predicted = [r.plan["predicted_s"] for r in together.results]
+    assert predicted[0] is None
+    assert all(seconds is not None for seconds in predicted[1:])
     assert [r.seriesuid for r in together.results] == [r.seriesuid for r in apart.results] == ["c", "a", "b"]
     files = [(tmp_path / name / "submission.csv").read_bytes() for name in ("together", "apart")]
     assert files[0] == files[1]
@@ -215,6 +223,113 @@ def test_pictures_go_before_margins(clock: Clock) -> None:
         "windows with half the margin where there are several",
     ]
     assert deadline.too_late()
+
+
+def test_a_faster_precision_is_the_last_thing_given_up(clock: Clock) -> None:
+    deadline = Deadline(100, 9, pictures=False, several_windows=False, faster=("bf16", "int8"))
+    clock.now += 15
+    deadline.scan_done(1)  # 8 more of 16.5 s in 85 s: at 0.75 of that 99 s, at 0.75 of that again 74 s
+    assert deadline.given_up == [
+        "bf16 from here on, though not proven for this model: 8 more scans of about 16.5 s in 85 s",
+        "int8 from here on, though not proven for this model: 8 more scans of about 16.5 s in 85 s",
+    ]
+    assert (deadline.taken, deadline.faster, deadline.half_margin) == ("int8", (), False)
+    assert deadline.expected_s() == pytest.approx(16.5 * 0.75**2)
+    clock.now += 8
+    deadline.scan_done(2)
+    assert deadline.expected_s() == pytest.approx(8.8)  # what the faster one took, not what was guessed
+
+
+def test_what_is_enough_keeps_the_precision(clock: Clock) -> None:
+    deadline = Deadline(100, 5, faster=("int8",))
+    clock.now += 20
+    deadline.scan_done(1)  # 4 more of 22 s in 80 s; without pictures 83.6 s, with half the margin 71 s
+    assert (deadline.pictures, deadline.half_margin, deadline.taken) == (False, True, "")
+    assert len(deadline.given_up) == 2
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_faster_precision_for_the_rest(
+    there: bool,
+    scans: list[Path],
+    make: Callable[..., Detector],
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """10 s a scan, 25 s for three; in int8 2 s, so that all three are searched."""
+
+    def slow() -> None:
+        clock.now += 10
+
+    def quick() -> None:
+        clock.now += 2
+
+    detector = make(cpus=1, hook=slow)
+    faster = tmp_path / "faster-int8.xml"
+    if there:
+        faster.write_text("stands for another model")
+
+    def load(name: str, model: Path, options: EngineOptions) -> Brightness:
+        if not model.is_file():
+            raise NetError(f"{model}: no such model file")
+        engine = Brightness(quick)
+        engine.precision = "int8"
+        return engine
+
+    monkeypatch.setattr("runtime.detect.load_engine", load)
+    detector.settings = replace(detector.settings, precision_why="a reason", faster=(("int8", faster),))
+    outcome = detect_all(detector, scans, tmp_path / "out", deadline_s=25)
+    first, *rest = outcome.results
+    assert (
+        outcome.given_up[0]
+        == "int8 from here on, though not proven for this model: 2 more scans of about 11.0 s in 15 s"
+    )
+    assert (first.precision, first.notes) == ("f32", ("a reason",))
+    if there:
+        assert outcome.unfinished == ()
+        assert [result.precision for result in rest] == ["int8", "int8"]
+        note = "int8: taken for the deadline, though not proven for this model"
+        assert [result.notes for result in rest] == [(note,), (note,)]
+        assert len({result.model_sha256 for result in outcome.results}) == 2
+    else:
+        assert outcome.given_up[1] == f"int8 could not be taken: {faster}: no such model file"
+        assert [result.precision for result in rest] == ["f32"]
+        assert outcome.unfinished == (str(scans[2]),)
+
+
+def test_with_overlap_each_scan_says_what_it_ran_in(
+    scans: list[Path], make: Callable[..., Detector], clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second scan is in the network when the first is done, and is written when the third runs in int8."""
+    runs: list[pipeline._Run] = []
+    original = pipeline._Run._read_ahead
+
+    def spy(run: pipeline._Run, number: int, threads: int) -> None:
+        runs.append(run)
+        original(run, number, threads)
+
+    def slow() -> None:
+        clock.now += 10
+        if runs[-1]._ahead is not None:
+            runs[-1]._ahead[1].exception()  # waits: a scan that is slow to read would have the first one settled before
+
+    monkeypatch.setattr(pipeline._Run, "_read_ahead", spy)
+    detector = make(hook=slow)
+    faster = tmp_path / "faster-int8.xml"
+    faster.write_text("stands for another model")
+
+    def load(*_: object) -> Brightness:
+        engine = Brightness(slow)
+        engine.precision = "int8"
+        return engine
+
+    monkeypatch.setattr("runtime.detect.load_engine", load)
+    detector.settings = replace(detector.settings, faster=(("int8", faster),))
+    outcome = detect_all(detector, scans, tmp_path / "out", deadline_s=38)
+    assert [result.precision for result in outcome.results] == ["f32", "f32", "int8"]
+    saved = [json.loads((tmp_path / "out" / f"{name}.json").read_text())["precision"] for name in ("c", "a", "b")]
+    assert saved == ["f32", "f32", "int8"]
 
 
 @pytest.mark.parametrize(
