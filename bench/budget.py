@@ -25,7 +25,7 @@ from typing import Any
 
 from bench.held import Usage, run_held
 from bench.machine import Machine, describe
-from bench.scan import DETECT
+from bench.scan import DETECT, shown
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
 from runtime.budget import parse_memory
@@ -138,7 +138,7 @@ def bench_budget(task: Task, say: Say = lambda text: None) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "machine": machine.as_json(),
-        "command": [*task.command, *task.scans, *task.options],
+        "command": [*shown(task.command), *task.scans, *task.options],
         "rounds": task.rounds,
         "left_out": left_out,
         "asked": None if task.asked is None else {"scans": task.asked[0], "within_s": task.asked[1]},

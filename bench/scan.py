@@ -148,7 +148,13 @@ def bench_scan(
     if warm is not None:
         found = measure_warm(warm)
         say(f"warm process: {found['median_s']:.2f} s a scan")
-    return ScanBench(describe(), (*command, str(scan), *options), tuple(measured), found)
+    return ScanBench(describe(), (*shown(command), str(scan), *options), tuple(measured), found)
+
+
+def shown(command: Sequence[str]) -> tuple[str, ...]:
+    """A command as one would type it: no path of this machine's interpreter belongs in a report."""
+    own = DETECT[:3]
+    return ("rpn3d", *command[3:]) if tuple(command[:3]) == own else tuple(command)
 
 
 def write_json(bench: ScanBench, path: str | Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.machine import describe
-from bench.scan import bench_scan, table, write_json
+from bench.scan import DETECT, bench_scan, shown, table, write_json
 from caffe_models.errors import Rpn3dError
 
 STAND_IN = """
@@ -66,6 +66,11 @@ def test_options_reach_the_command_and_a_failure_is_told_in_its_words(tmp_path: 
 def test_a_run_without_a_scan_is_an_error(tmp_path: Path, command: tuple[str, ...]) -> None:
     with pytest.raises(Rpn3dError, match="wrote no result of a scan"):
         bench_scan(tmp_path / "scan", runs=1, options=("--nothing",), command=command)
+
+
+def test_a_report_names_the_command_without_the_path_of_the_interpreter() -> None:
+    assert shown((*DETECT, "scan")) == ("rpn3d", "detect", "scan")
+    assert shown(("other", "detect")) == ("other", "detect")
 
 
 def test_less_than_one_run_is_refused(tmp_path: Path) -> None:
