@@ -17,7 +17,8 @@ XEON_PHI = (
 )
 ROOF = (
     "The roof is the best that OpenVINO (and NumPy's BLAS, in f32) reached on large matrix products and convolutions "
-    "in that precision on this machine, of several sizes and turns."
+    "in that precision on this machine, of several sizes and turns. A share above 100 % says that these probes fall "
+    "short of the machine's peak: the network's own rate is then the least that it is."
 )
 
 SWEEPS: tuple[tuple[str, str, str], ...] = (
