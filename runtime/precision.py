@@ -65,7 +65,7 @@ def choose(flags: Collection[str], proof: Proof | None, there: Mapping[str, Mode
         what = "no proof of its accuracy lies beside it" if proof is None else f"{proof.source} is of other weights"
         return Choice(
             "auto",
-            f"bf16 where the processor computes in it, else f32; int8 not unasked: {what}",
+            f"bf16 where the processor computes in it, else f32; int8 is not taken unasked: {what}",
             tuple(name for name in runs if name == "int8"),
         )
     passed_over: list[str] = []
