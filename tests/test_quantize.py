@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 from small_onnx import window, write_small_detector
 
 from caffe_models.errors import NetError
+from caffe_models.net import Net
 from convert.command import convert_net
 from convert.model_file import model_file
 from convert.provenance import file_sha256, noted
 from convert.quantize import Calibration
+from convert.to_onnx import net_to_onnx, save_onnx
 from convert.to_openvino import onnx_to_ir
 from runtime.engines.base import EngineOptions, load_engine
 
@@ -57,6 +60,42 @@ def test_int8_needs_samples_that_fit(models: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x.xml").exists()
 
 
+def test_batch_norm_is_folded_before_quantising(tmp_path: Path) -> None:
+    """Channels whose scale differs a thousandfold until BatchNorm evens them out: one step must not serve them all."""
+    text = 'input: "data" input_shape { dim: 1 dim: 2 dim: 16 dim: 16 dim: 16 }\n'
+    bottom = "data"
+    for k in range(6):
+        text += (
+            f'layer {{ name: "c{k}" type: "Convolution" bottom: "{bottom}" top: "c{k}"\n'
+            '  convolution_param { num_output: 16 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }\n'
+            f'layer {{ name: "b{k}" type: "BatchNorm" bottom: "c{k}" top: "b{k}" }}\n'
+            f'layer {{ name: "r{k}" type: "ReLU" bottom: "b{k}" top: "r{k}" }}\n'
+        )
+        bottom = f"r{k}"
+    (tmp_path / "n.prototxt").write_text(text)
+    net = Net.from_prototxt(tmp_path / "n.prototxt")
+    net.fill(3)
+    scale = np.geomspace(1e-2, 1e1, 16, dtype=np.float32)
+    weights = net.weights()
+    for k in range(6):
+        weights[f"c{k}"][0] *= scale[:, None, None, None, None]
+        weights[f"b{k}"][1][...] = 0.3 * scale**2
+        weights[f"b{k}"][2][...] = 1
+    net.load(weights, "made here")
+    save_onnx(net_to_onnx(net), tmp_path / "n.onnx")
+    draw = np.random.default_rng(2)
+    fed = [{"data": draw.normal(size=(1, 2, 16, 16, 16)).astype(np.float32)} for _ in range(5)]
+    onnx_to_ir(tmp_path / "n.onnx", tmp_path / "f32.xml")
+    onnx_to_ir(tmp_path / "n.onnx", tmp_path / "int8.xml", "int8", Calibration(fed[:4], "noise"))
+    core = openvino.Core()
+    found = {}
+    for name in ("f32", "int8"):
+        model = core.compile_model(str(tmp_path / f"{name}.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found[name] = np.array(model(fed[4])[0])
+    error = float(np.sqrt(np.mean((found["int8"] - found["f32"]) ** 2) / np.mean(found["f32"] ** 2)))
+    assert error < 0.05
+
+
 def test_int8_is_taken_when_asked_for_alone(models: Path) -> None:
     net, weights = models / "none.prototxt", models / "none.caffemodel"
     assert model_file(models, "int8", net=net, weights=weights).name == "small-int8.xml"
@@ -72,7 +111,6 @@ def test_int8_of_other_weights_is_refused(models: Path, tmp_path: Path) -> None:
         '  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: "xavier" } } }\n'
         'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }\n'
     )
-    from caffe_models.net import Net
     from caffe_models.weights import write_caffemodel
 
     loaded = Net.from_prototxt(net)
