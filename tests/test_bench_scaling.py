@@ -111,7 +111,7 @@ def test_the_roof_is_measured_in_the_precision_that_ran(monkeypatch: pytest.Monk
         model, shape = roof._product(64, precision)
         assert roof.ran_in(roof.compile_for(model, precision, 1, {}), roof.PRODUCTS) == precision
         assert shape == (64, 64)
-        model, _ = roof._convolution(16, (8, 8, 8), 3, precision)
+        model, _ = roof._convolutions(16, (8, 8, 8), 3, precision)
         assert roof.ran_in(roof.compile_for(model, precision, 1, {}), roof.PRODUCTS) == precision
     calls: list[int] = []
     one = roof.Candidate("x", "y", "f32", 5_000_000, lambda: calls.append(1))

@@ -12,7 +12,7 @@ from caffe_models.net import Net
 from convert.command import convert_net
 from convert.model_file import model_file
 from convert.provenance import file_sha256, noted
-from convert.quantize import Calibration
+from convert.quantize import Calibration, _chosen
 from convert.to_onnx import net_to_onnx, save_onnx
 from convert.to_openvino import onnx_to_ir
 from runtime.engines.base import EngineOptions, load_engine
@@ -58,6 +58,24 @@ def test_int8_needs_samples_that_fit(models: Path, tmp_path: Path) -> None:
     with pytest.raises(NetError, match=r"half\.npz: arrays data; the net's inputs are coord, data"):
         onnx_to_ir(models / "small.onnx", tmp_path / "x.xml", "int8", wrong)
     assert not (tmp_path / "x.xml").exists()
+
+
+def test_samples_in_which_there_is_something_are_taken_first(models: Path) -> None:
+    """Of 12 samples 6: the 3 of the highest score, and 3 spread over the others in their order."""
+    model = openvino.Core().read_model(models / "small.onnx")
+    fed = [{**one, "data": one["data"] * np.float32(k)} for k, one in enumerate(samples(12))]
+    scored = []
+
+    def score(output: np.ndarray) -> float:
+        assert output.shape == (1, 15, 8, 8, 8)
+        scored.append(float(np.abs(output).max()))
+        return scored[-1]
+
+    taken = _chosen(model, Calibration(fed, "noise", keep=6, score=score))
+    numbers = [next(k for k, one in enumerate(fed) if one is sample) for sample in taken]
+    assert len(scored) == 12
+    assert numbers == [11, 10, 9, 0, 3, 6]
+    assert _chosen(model, Calibration(fed, "noise", keep=12, score=score)) is fed
 
 
 def test_batch_norm_is_folded_before_quantising(tmp_path: Path) -> None:
