@@ -102,6 +102,7 @@ def nms(
     *,
     iou_threshold: float = NMS_IOU,
     max_candidates: int = NMS_MAX_CANDIDATES,
+    max_kept: int | None = None,
 ) -> Candidates:
     """Greedy non-maximum suppression: the likeliest is kept, all that mean the same nodule are dropped, and so on.
 
@@ -113,6 +114,7 @@ def nms(
         candidates: in any order.
         iou_threshold: as above; 0.1 as in DeepLung.
         max_candidates: only so many of the highest logits take part.
+        max_kept: stop at so many: they are the first of what would be left. None: go through all.
 
     Returns:
         Those that are left, highest logit first; the order of equal ones is that of their positions, so that two runs
@@ -121,8 +123,8 @@ def nms(
     rest = candidates.take(_order(candidates)[:max_candidates])
     centre, diameter = rest.centre_voxel.astype(np.float64), rest.diameter_voxel.astype(np.float64)
     place = np.arange(len(rest))
-    kept = []
-    while len(place):
+    kept: list[np.intp] = []
+    while len(place) and (max_kept is None or len(kept) < max_kept):
         kept.append(place[0])
         iou = boxes.iou(centre[:1], diameter[:1], centre[1:], diameter[1:])[0]
         distance = ((centre[1:] - centre[0]) ** 2).sum(axis=1)

@@ -95,7 +95,8 @@ def prepare(source: ScanSource, threads: int, pictures: bool = True) -> Prepared
 def findings_of(scan: Prepared, head: HeadOutput, threshold: float, max_per_scan: int) -> tuple[Finding, ...]:
     """What the network's output says: decoded, doubles removed, ranked, in the patient's millimetres."""
     with scan.watch.stage("decode"):
-        candidates = nms(decode(head, _logit(threshold), lung=scan.working.lung))
+        marks = decode(head, _logit(threshold), lung=scan.working.lung)
+        candidates = nms(marks, max_kept=max_per_scan)
         return to_findings(candidates, scan.working.grid, scan.volume, threshold=threshold, max_per_scan=max_per_scan)
 
 

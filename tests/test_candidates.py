@@ -151,6 +151,12 @@ def test_only_the_likeliest_take_part() -> None:
     assert found.logit.tolist() == [9, 8, 7]
 
 
+@pytest.mark.parametrize("most", [0, 1, 20, 10_000])
+def test_the_first_that_are_kept_do_not_depend_on_the_rest(most: int) -> None:
+    candidates = many(1500, 4, 150)
+    assert as_rows(nms(candidates, max_kept=most)) == as_rows(nms(candidates))[:most]
+
+
 def test_many_candidates_are_quick() -> None:
     candidates = many(10_000, 3, 300)
     start = time.process_time()
