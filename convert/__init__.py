@@ -1,0 +1,3 @@
+from caffe_models.telemetry import switch_off
+
+switch_off()
