@@ -61,7 +61,7 @@ def decode(
         threshold_logit: least logit to keep.
         lung: bool (z, y, x) on the working volume: where a centre, rounded to a voxel, may lie.
         anchors: edge of each anchor in voxels.
-        max_candidates: of more than so many, the highest logits (and those equal to the last of them) are decoded.
+        max_candidates: of more than so many in the lung, the highest logits (and those equal to the last of them).
 
     Returns:
         Candidates in a fixed order: by logit, equal ones by position and diameter.
@@ -75,26 +75,52 @@ def decode(
             f"a head of shape {values.shape} does not hold five channels for each of {len(anchors)} anchors"
         )
     cells = values.shape[1:]
-    by_anchor = values.reshape(len(anchors), VALUES_PER_ANCHOR, *cells)
-    above = by_anchor[:, 0] >= threshold_logit
-    if np.count_nonzero(above) > max_candidates:
-        logits = by_anchor[:, 0][above]
-        least = np.partition(logits, len(logits) - max_candidates)[len(logits) - max_candidates]
-        above = by_anchor[:, 0] >= least
-    anchor, *cell = np.nonzero(above)
-    found = by_anchor[anchor, :, cell[0], cell[1], cell[2]].astype(np.float64)
+    by_anchor = values.reshape(len(anchors), VALUES_PER_ANCHOR, -1)
+    places = [_places(one, edge, cells, threshold_logit, lung) for one, edge in zip(by_anchor, anchors, strict=True)]
+    anchor = np.repeat(np.arange(len(anchors)), [len(place) for place in places])
+    cell = np.concatenate(places)
+    if len(cell) > max_candidates:
+        logits = by_anchor[anchor, 0, cell]
+        kept = logits >= np.partition(logits, len(logits) - max_candidates)[len(logits) - max_candidates]
+        anchor, cell = anchor[kept], cell[kept]
+    found = by_anchor[anchor, :, cell].astype(np.float64)
     edge = np.asarray(anchors, dtype=np.float64)[anchor]
-    origin = np.stack([cell_centres(n)[i] for n, i in zip(cells, cell, strict=True)], axis=1)
     deltas = np.column_stack([found[:, 1:4], np.clip(found[:, 4], -MAX_DLOGD, MAX_DLOGD)])
-    centre, diameter = boxes.decode(deltas, origin, edge)
-    within = (centre >= -0.5) & (centre < np.array(cells) * STRIDE - 0.5)
-    keep = np.flatnonzero(np.isfinite(found).all(axis=1) & within.all(axis=1))
-    if lung is not None:
-        keep = keep[_inside(centre[keep], lung)]
-    candidates = Candidates(
-        found[keep, 0].astype(np.float32), centre[keep].astype(np.float32), diameter[keep].astype(np.float32)
-    )
+    centre, diameter = boxes.decode(deltas, _origins(cell, cells), edge)
+    candidates = Candidates(found[:, 0].astype(np.float32), centre.astype(np.float32), diameter.astype(np.float32))
     return candidates.take(_order(candidates))
+
+
+def _places(
+    values: NDArray[np.float32],
+    edge: float,
+    cells: tuple[int, ...],
+    threshold_logit: float,
+    lung: NDArray[np.bool_] | None,
+) -> NDArray[np.intp]:
+    """Flat numbers of the cells of one anchor, `values` (5, cells), that are candidates.
+
+    The lung is asked before anything is left out: what a net says of the emptiness beyond it, where it was never
+    taught, must not crowd out what it says of the inside.
+    """
+    cell = np.flatnonzero(values[0] >= threshold_logit)
+    centre = [
+        values[1 + axis, cell].astype(np.float64) * edge + cell_centres(n)[i]
+        for axis, (n, i) in enumerate(zip(cells, np.unravel_index(cell, cells), strict=True))
+    ]
+    within = np.ones(len(cell), dtype=bool)
+    for along, n in zip(centre, cells, strict=True):
+        within &= (along >= -0.5) & (along < n * STRIDE - 0.5)
+    cell = cell[within]
+    if lung is not None:
+        cell = cell[_inside([along[within] for along in centre], lung)]
+    return cell[np.isfinite(values[:, cell]).all(axis=0)]
+
+
+def _origins(cell: NDArray[np.intp], cells: tuple[int, ...]) -> NDArray[np.float64]:
+    """Centres (n, 3) of the cells with these flat numbers."""
+    index = np.unravel_index(cell, cells)
+    return np.stack([cell_centres(n)[i] for n, i in zip(cells, index, strict=True)], axis=1)
 
 
 def nms(
@@ -139,9 +165,11 @@ def _order(candidates: Candidates) -> NDArray[np.intp]:
     return np.lexsort((candidates.diameter_voxel, x, y, z, -candidates.logit))
 
 
-def _inside(centre: NDArray[np.float64], lung: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    shape = np.asarray(lung.shape)
-    nearest = np.floor(centre + 0.5).astype(np.intp)
-    inside = (nearest < shape).all(axis=1)  # beyond it lies the padding
-    nearest = np.minimum(nearest, shape - 1)
-    return np.asarray(inside & lung[nearest[:, 0], nearest[:, 1], nearest[:, 2]])
+def _inside(centre: Sequence[NDArray[np.float64]], lung: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether the voxels next to these centres, given axis by axis, are in the lung; beyond its array lies padding."""
+    nearest = [np.floor(along + 0.5).astype(np.intp) for along in centre]
+    inside = np.ones(len(nearest[0]), dtype=bool)
+    for along, n in zip(nearest, lung.shape, strict=True):
+        inside &= along < n
+        np.minimum(along, n - 1, out=along)
+    return np.asarray(inside & lung[tuple(nearest)])

@@ -80,6 +80,18 @@ def test_decode_of_a_net_that_says_yes_everywhere() -> None:
     assert len(decode(head, 0.0, max_candidates=3)) == 192  # all are equal to the last
 
 
+def test_what_lies_beyond_the_lung_does_not_crowd_out_what_is_in_it() -> None:
+    """Where everything is empty a net may say anything: a plateau of 60 cells, all likelier than the nodule."""
+    head = empty_head()
+    head[0] = -1.4
+    head[0, :, :, 3] = -2.0
+    lung = np.zeros((16, 20, 24), dtype=bool)
+    lung[:, :, 12:16] = True
+    found = decode(head, -2.2, lung=lung, max_candidates=30)
+    assert len(found) == 20
+    assert set(found.logit.tolist()) == {-2.0}
+
+
 def test_overlapping_cubes() -> None:
     # cubes of edge 10: shifted by 5 along z the IoU is 500 / 1500 = 0.33; shifted by 9, 100 / 1900 = 0.053
     assert as_rows(nms(made((1, 0, 0, 0, 10), (2, 5, 0, 0, 10)))) == [[2, 5, 0, 0, 10]]
