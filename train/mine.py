@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from caffe_models.atomic import replacing
 from caffe_models.rpn import boxes
+from caffe_models.rpn.anchors import ANCHORS_VOXEL
 from runtime.budget import Budget
 from runtime.candidates import Candidates, decode, nms
 from runtime.engines.base import Engine
@@ -62,7 +63,14 @@ class Hard:
     nodules: NDArray[np.float32]
 
 
-def score(scan: PreparedScan, engine: Engine, budget: Budget, part: slice = WHOLE) -> Candidates:
+def score(
+    scan: PreparedScan,
+    engine: Engine,
+    budget: Budget,
+    part: slice = WHOLE,
+    *,
+    anchors: Sequence[float] = ANCHORS_VOXEL,
+) -> Candidates:
     """What the detector marks in a prepared scan, or in `part` of its slices, in its voxels.
 
     Raises:
@@ -74,7 +82,7 @@ def score(scan: PreparedScan, engine: Engine, budget: Budget, part: slice = WHOL
         lung[part] = whole[part]
     memory, cpus = budget.memory_bytes, budget.cpus
     plan = plan_windows(scan.shape, lung, memory, engine.precision, cpus, engine=engine.name, margin_voxel=margin)
-    return nms(decode(run_windows(scan, plan, engine), LEAST_LOGIT, lung=lung))
+    return nms(decode(run_windows(scan, plan, engine), LEAST_LOGIT, lung=lung, anchors=anchors))
 
 
 def some_slices(scan: PreparedScan, share: float, seed: int) -> slice:

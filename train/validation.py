@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from caffe_models.errors import Rpn3dError
 from caffe_models.net import Net
+from caffe_models.rpn.anchors import ANCHORS_VOXEL
 from caffe_models.weights import Weights
 from convert.to_onnx import net_to_onnx, save_onnx
 from runtime.budget import Budget
@@ -38,6 +39,7 @@ class Validation:
             all of them take about `SHARE` of the time.
         budget: cores and memory that one may take.
         precision: f32 or bf16, where the processor has it.
+        anchors: of the net, in voxels.
 
     Raises:
         Rpn3dError: no scan, or no nodule in any: nothing to measure.
@@ -48,6 +50,7 @@ class Validation:
     every: int | None
     budget: Budget
     precision: str = "f32"
+    anchors: tuple[float, ...] = ANCHORS_VOXEL
 
     def __post_init__(self) -> None:
         if not any((scan.nodules[:, 4] == TARGET).any() for scan in self.scans):
@@ -105,7 +108,7 @@ def validate(weights: Weights, validation: Validation, stopped: Callable[[], boo
     for scan in validation.scans:
         if stopped():
             return None
-        found.append(score(scan, engine, validation.budget))
+        found.append(score(scan, engine, validation.budget, anchors=validation.anchors))
         engine.release()
     return Score(froc_of(validation.scans, found), time.perf_counter() - start)
 

@@ -5,6 +5,7 @@ train files differ in the settings of the layer `crops` alone. Weights pass from
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,17 +62,28 @@ POLY = 'lr_policy: "poly"\npower: 1'
 _NOTE = "Written by caffe_models/generators/rpn3d.py; change it there and run it again."
 
 
-def train_net(crop: int, batch: int, weighted: bool = False) -> str:
-    """The 151 layers of training: crops, net, targets, hard negatives, three losses."""
+def train_net(
+    crop: int,
+    batch: int,
+    weighted: bool = False,
+    *,
+    dropout: bool = True,
+    anchors: Sequence[float] = ANCHORS_VOXEL,
+) -> str:
+    """The 151 layers of training: crops, net, targets, hard negatives, three losses.
+
+    Args:
+        dropout, anchors: other than ours for comparison, see `bench.convergence`.
+    """
     # BatchNorm's statistics are means over some 10 batches; where a batch is one crop, one scan, over some 50 of them
     net = NetText("rpn3d", _NOTE, average=0.9 if batch > 1 else 0.98)
     crops = {"batch": batch, "crop": crop, "max_nodules": MAX_NODULES}
     net.python("crops", [], ["data", "coord", "nodules", "mining"], crops)
-    net.body("data", "coord")
-    rule = {"anchors": list(ANCHORS_VOXEL), "positive_iou": 0.5, "negative_iou": 0.02, "positives_per_nodule": 1}
+    net.body("data", "coord", dropout=dropout)
+    rule = {"anchors": list(anchors), "positive_iou": 0.5, "negative_iou": 0.02, "positives_per_nodule": 1}
     net.python("targets", ["nodules", "head"], ["target"], rule)
-    dims = (0, len(ANCHORS_VOXEL), VALUES_PER_ANCHOR, -1)
-    anchors = [net.reshape("head_anchors", "head", dims), net.reshape("target_anchors", "target", dims)]
+    dims = (0, len(anchors), VALUES_PER_ANCHOR, -1)
+    by_anchor = [net.reshape("head_anchors", "head", dims), net.reshape("target_anchors", "target", dims)]
     tops = [
         "pos_logit",
         "pos_label",
@@ -84,7 +96,7 @@ def train_net(crop: int, batch: int, weighted: bool = False) -> str:
     ]
     # the original's 5 for each crop; one crop of 128 holds as much lung as the 8 of 64 that it takes the place of
     choice = {"num_hard": 20 if crop == 128 else 5, "pool": 800 * (crop // 64 or 1) ** 3, "max_positives": MAX_NODULES}
-    net.python("hard_negatives", [*anchors, "mining"], tops, choice)
+    net.python("hard_negatives", [*by_anchor, "mining"], tops, choice)
     ignore = "  loss_param { ignore_label: -1 normalization: VALID }\n"  # -1 fills up: the blobs have a fixed size
     for sign in ("pos", "neg"):
         bottoms = [f"{sign}_logit", f"{sign}_label"]

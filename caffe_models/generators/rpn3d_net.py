@@ -103,7 +103,7 @@ class NetText:
         shape = " ".join(f"dim: {dim}" for dim in dims)
         return self.layer(name, "Reshape", [bottom], [name], f"  reshape_param {{ shape {{ {shape} }} }}\n")
 
-    def body(self, data: str, coord: str) -> str:
+    def body(self, data: str, coord: str, *, dropout: bool = True) -> str:
         """Everything between the crop and the blob `head` (batch, 15, z/4, y/4, x/4)."""
         top = data
         for index in (1, 2):
@@ -118,8 +118,9 @@ class NetText:
         path2 = self._up("path2", back3)
         joined = self._concat("back2_coord", self._concat("back2_concat", path2, forw2), coord)
         back2 = self.stage("back2", joined, 128, 3, shortcut=True)
-        dropped = self.layer("drop", "Dropout", [back2], ["drop"], "  dropout_param { dropout_ratio: 0.1 }\n")
-        hidden = self.relu("head_relu", self.convolution("head_conv", dropped, 64, 1))
+        if dropout:
+            back2 = self.layer("drop", "Dropout", [back2], ["drop"], "  dropout_param { dropout_ratio: 0.1 }\n")
+        hidden = self.relu("head_relu", self.convolution("head_conv", back2, 64, 1))
         return self.convolution("head", hidden, HEAD_CHANNELS, 1)
 
     def _up(self, name: str, bottom: str) -> str:
