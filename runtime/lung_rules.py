@@ -20,6 +20,7 @@ MIN_LUNG_ML, MAX_LUNG_ML = 680.0, 8200.0
 SMALL_LUNG_ML, HUGE_LUNG_ML = 150.0, 12000.0
 LUNG_HU, THICK_ML = -940, 60.0  # what counts as lung in outside air, and how much of it is left when thinned
 GAS_HU = -970  # half of a piece below it: gas, not lung; even severe emphysema keeps more tissue at 2 mm
+EMPTY_SHARE = 0.98  # of what lies beyond a round field of view
 LARGEST_SHARE = 0.85  # of the scan: something must be left for the body
 SPLIT_RATIO = 4.8
 SPLIT_STEPS_MM = tuple(range(1, 23))
@@ -65,11 +66,36 @@ class Pieces:
         return [int(i) for i in order if i and int(i) not in outside and self.volume_ml[i] >= at_least_ml]
 
 
-def find_pieces(air: Bools, spacing: Spacing) -> Pieces:
-    """Label the air and tell outside air: what reaches one of the volume's four vertical edges."""
-    labels, counts = components(air)
+def find_pieces(hu: NDArray[np.int16], air_hu: int, spacing: Spacing) -> Pieces:
+    """Label the air, below `air_hu`, and tell outside air: what reaches one of the volume's four vertical edges."""
+    labels, counts = components(hu < air_hu)
     edges = np.concatenate([labels[:, y, x] for y in (0, -1) for x in (0, -1)])
     outside = frozenset(int(i) for i in np.unique(edges) if i)
+    return _measured(labels, counts, outside, spacing)
+
+
+def find_pieces_in_field(hu: NDArray[np.int16], air_hu: int, spacing: Spacing) -> Pieces:
+    """As `find_pieces`, for a scan that shows less than the body: its round field of view cuts the lungs.
+
+    Beyond the circle that the slices hold lies padding, as thin as air, which would join the lungs to the outside; it
+    does not count. Outside air is then what reaches the circle and is as thin as air alone is.
+    """
+    _, ny, nx = hu.shape
+    y, x = np.ogrid[:ny, :nx]
+    from_middle = np.hypot((2 * y + 1 - ny) / ny, (2 * x + 1 - nx) / nx)
+    beyond = hu[:, from_middle > 1 + 3 / min(ny, nx)]
+    if not beyond.size or np.mean(beyond < GAS_HU) < EMPTY_SHARE:
+        return find_pieces(hu, air_hu, spacing)  # slices that are filled to their corners
+    inner, rim = from_middle < 1 - 3 / min(ny, nx), from_middle >= 1 - 7 / min(ny, nx)
+    labels, counts = components((hu < air_hu) & inner)
+    reach = np.unique(labels[:, rim])
+    outside = frozenset(int(i) for i in reach if i and is_gas(hu, labels == i))
+    return _measured(labels, counts, outside, spacing)
+
+
+def _measured(
+    labels: NDArray[np.uint32], counts: NDArray[np.int64], outside: frozenset[int], spacing: Spacing
+) -> Pieces:
     is_outside = np.zeros(len(counts), bool)
     is_outside[list(outside)] = True
     body = ~is_outside[labels]

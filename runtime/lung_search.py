@@ -18,6 +18,7 @@ from runtime.lung_rules import (
     Limits,
     choose_lungs,
     find_pieces,
+    find_pieces_in_field,
     lung_outside,
 )
 from runtime.lung_sides import ONE_LUNG, Sides, part_lungs
@@ -36,12 +37,14 @@ def search_lungs(coarse: Coarse, threads: int = 1) -> Sides | None:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One way to look for lungs: what is told if it succeeds, the air's threshold, coarse slices kept, the rules."""
+    """One way to look for lungs: what is told if it succeeds, the air's threshold, coarse slices kept, the rules, and
+    whether what lies beyond the scanner's round field of view is no air."""
 
     told: str
     air_hu: int
     slices: int
     limits: Limits
+    round_field: bool = False
 
 
 def _attempts(coarse: Coarse) -> Iterator[_Attempt]:
@@ -53,6 +56,9 @@ def _attempts(coarse: Coarse) -> Iterator[_Attempt]:
     yield _Attempt("small or unequal lungs: rules of size and place relaxed", AIR_HU, n, UNEQUAL)
     yield _dense_attempt(coarse)
     yield _Attempt(f"lungs open to the outside: air threshold lowered to {THIN_HU} HU", THIN_HU, n, UNEQUAL)
+    yield _Attempt(
+        "the round field of view cuts the lungs: air beyond it left out", AIR_HU, n, UNEQUAL, round_field=True
+    )
     yield _Attempt("lungs reach the edges of the scan: edge rule dropped", AIR_HU, n, CROPPED)
 
 
@@ -73,7 +79,8 @@ def _search(coarse: Coarse, attempts: Iterator[_Attempt], threads: int) -> Itera
     """The lungs of each attempt that finds some, on the whole coarse grid."""
     for attempt in attempts:
         hu = coarse.hu[: attempt.slices]
-        pieces = find_pieces(hu < attempt.air_hu, coarse.spacing)
+        find = find_pieces_in_field if attempt.round_field else find_pieces
+        pieces = find(hu, attempt.air_hu, coarse.spacing)
         chosen = choose_lungs(hu, pieces, coarse.spacing, attempt.limits)
         if not chosen:
             continue
@@ -90,7 +97,7 @@ def _search(coarse: Coarse, attempts: Iterator[_Attempt], threads: int) -> Itera
 
 def _second_lung(coarse: Coarse, found: Sides, threads: int) -> Sides:
     """One lung was found: the other may hang on the outside air through the mouth, or be dense all over."""
-    if lung_outside(coarse.hu, find_pieces(coarse.hu < AIR_HU, coarse.spacing), coarse.spacing):
+    if lung_outside(coarse.hu, find_pieces(coarse.hu, AIR_HU, coarse.spacing), coarse.spacing):
         for cut in _search(coarse, _cuts(coarse), threads):
             if cut.both:
                 return cut

@@ -136,6 +136,18 @@ def test_circular_field_of_view(padding: int) -> None:
     assert dice(lungs.mask, RIGHT | LEFT) > 0.97
 
 
+def test_round_field_of_view_that_cuts_the_lungs() -> None:
+    """Padding as thin as air joins the lungs to the outside wherever the circle has cut the chest wall away."""
+    part = (slice(None), slice(5, 85), slice(20, 100))
+    inside = np.broadcast_to((Y - 44.5) ** 2 + (X - 59.5) ** 2 <= 40**2, SHAPE)[part]
+    hu, lungs = chest()[part], (RIGHT | LEFT)[part] & inside
+    assert lungs[:, 40, 0].any()
+    hu[~inside] = -1024
+    found = find_lungs(volume_of(hu))
+    assert "the round field of view cuts the lungs: air beyond it left out" in found.fallbacks
+    assert dice(found.mask, lungs) > 0.95
+
+
 def test_lungs_that_touch_are_split() -> None:
     bridge = ball((170, 90, 180), (20, 9, 40))
     lungs = find_lungs(volume_of(chest(RIGHT | bridge)))
@@ -328,9 +340,9 @@ def test_coarse_grid_is_about_two_millimetres() -> None:
 
 
 def test_outside_is_what_reaches_a_vertical_edge() -> None:
-    air = np.zeros((4, 9, 9), bool)
-    air[1, 0, 0] = air[:, 4:6, 4:6] = air[:, 4, 0] = True
-    pieces = find_pieces(air, (10.0, 10.0, 10.0))
+    hu = np.zeros((4, 9, 9), np.int16)
+    hu[1, 0, 0] = hu[:, 4:6, 4:6] = hu[:, 4, 0] = -1000
+    pieces = find_pieces(hu, -600, (10.0, 10.0, 10.0))
     assert pieces.outside == {int(pieces.labels[1, 0, 0])}
     assert pieces.largest(0) == [int(pieces.labels[0, 4, 4]), int(pieces.labels[0, 4, 0])]
     assert pieces.volume_ml[pieces.labels[0, 4, 4]] == 16
