@@ -16,8 +16,8 @@ def run(code: str, home: Path, *args: str) -> None:
     """Python without pytest, in which NNCF would be silent of itself."""
     environment = {key: text for key, text in os.environ.items() if key not in ("CI", "NNCF_CI")} | {"HOME": str(home)}
     command = [sys.executable, "-c", code, *args]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
     assert not (home / "intel").exists()
 
 
@@ -51,5 +51,10 @@ def test_no_other_package_imports_them() -> None:
     root = Path(__file__).parent.parent
     words = re.compile(r"^ *(?:import|from) (?:openvino|nncf)\b", re.MULTILINE)
     packages = {path.parent for path in root.glob("*/__init__.py")} - {root / "tests"}
-    found = {package.name for package in packages for path in package.rglob("*.py") if words.search(path.read_text())}
+    found = {
+        package.name
+        for package in packages
+        for path in package.rglob("*.py")
+        if words.search(path.read_text(encoding="utf-8"))
+    }
     assert found == {"runtime", "convert", "bench"}
