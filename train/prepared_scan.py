@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,9 @@ from runtime.grid import Grid
 TARGET, IGNORE = 1.0, 0.0
 
 T = TypeVar("T")
+
+_PARSING = Lock()
+"""NumPy reads a file's header with `ast`, whose depth check threads of CPython 3.11 share: two at once fail, rarely."""
 
 
 class DatasetError(Rpn3dError):
@@ -62,7 +66,8 @@ class InFile:
             DatasetError: no such file, or one that was cut off.
         """
         try:
-            return np.load(self.path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # type: ignore[no-any-return]
+            with _PARSING:
+                return np.load(self.path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # type: ignore[no-any-return]
         except (OSError, ValueError, EOFError) as error:
             raise DatasetError(f"{self.path}: not a whole array ({error}); prepare the scan again") from error
 
