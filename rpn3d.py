@@ -13,6 +13,7 @@ import typer
 
 import commands.bench
 import commands.caffe
+import commands.calibrate
 import commands.convert
 import commands.mine
 import commands.scans
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for group in (commands.scans, commands.convert, commands.train, commands.mine):
+for group in (commands.scans, commands.convert, commands.train, commands.mine, commands.calibrate):
     app.add_typer(group.app)
 app.add_typer(commands.caffe.app, name="caffe")
 app.add_typer(commands.bench.app, name="bench")
