@@ -118,7 +118,7 @@ def write_json(result: Mapping[str, Any], path: str | Path) -> Path:
 
 def _offered(name: str, job: Mapping[str, Any], has_bf16: bool) -> bool:
     """Whether there is such a row at all for this net and this machine."""
-    if name.startswith(("rpn3d", "benchmark_app")) and "bf16" in name and not has_bf16:
+    if name.startswith(("openvino", "rpn3d", "benchmark_app")) and "bf16" in name and not has_bf16:
         return False
     if "int8" in name and not job["int8"]:
         return False

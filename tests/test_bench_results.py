@@ -100,7 +100,7 @@ def test_what_is_measured() -> None:
     every = {each.name: each for each in benchmarks("s.mhd", "scans", "build", "build/rpn3d-int8.xml", 2)}
     assert {"scan", "scan_folder", "scan_f32", "engines"} <= set(every)
     assert every["scan"].arguments == (
-        *("bench", "scan", "s.mhd", "--precision", "int8", "--runs", "3", "--warm", "2", "--model", "build"),
+        *("bench", "scan", "s.mhd", "--precision", "int8", "--runs", "2", "--warm", "2", "--model", "build"),
         *("--cpus", "2"),
     )
     assert every["scan_folder"].arguments[2] == "scans"
