@@ -1,10 +1,11 @@
 """A set of scans by a deadline: what is left of the time, what it is expected to take, what is given up for it.
 
 The expectation is the mean of the last three scans of this run, in seconds from one result to the next; before the
-first there is none. Given up is, in this order and no more than seems to be needed: the pictures (where there are any),
-then half of the margin of windows (where there are several), then the proof of the precision (a faster one is taken for
-the rest, where the user left the choice and there is a model for it), last the scans that would not be ready. After
-each the expectation is a guess, until a scan has shown what it saved.
+first it is what windows of that size took in earlier runs on this machine (`speed`), if there were any. Given up is, in
+this order and no more than seems to be needed: the pictures (where there are any), then half of the margin of windows
+(where there are several), then the proof of the precision (a faster one is taken for the rest, where the user left the
+choice and there is a model for it), last the scans that would not be ready. After each the expectation is a guess,
+until a scan has shown what it saved.
 """
 
 import re
@@ -89,10 +90,19 @@ class Deadline:
         now = time.monotonic()
         self._took_s.append(now - (self.start if self._last is None else self._last))
         self._last = now
-        rest = self.scans - tried
+        self._economise(self.scans - tried, "more ")
+
+    def foresee(self, each_s: float) -> None:
+        """Before the first scan's network: expect `each_s` of all of them, and give up what must be."""
+        self._guess_s = each_s
+        self._economise(self.scans, "")
+
+    def _economise(self, rest: int, more: str) -> None:
+        """Give up what must be so that `rest` scans are ready in time."""
         if not rest or rest * self.expected_s() <= self.left_s:
             return
-        expected = f"{rest} more scans of about {self.expected_s():.1f} s in {max(0.0, self.left_s):.0f} s"
+        scans = f"{rest} {more}scan{'s' * (rest > 1)}"
+        expected = f"{scans} of about {self.expected_s():.1f} s in {max(0.0, self.left_s):.0f} s"
         for share, text in self._steps():
             self.given_up.append(f"{text}: {expected}")
             self._guess_s = share * self.expected_s()

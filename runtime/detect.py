@@ -171,6 +171,13 @@ class Detector:
                 margin_voxel=margin_voxel,
             )
 
+    def remembered_s(self, plan: Plan, beside: bool) -> float | None:
+        """Seconds that these windows took in earlier scans, here or in earlier runs; None where nothing is known."""
+        speed = self._loaded.result().memory.speed
+        if not speed.samples or not plan.windows:
+            return None
+        return speed.predict(math.prod(plan.windows[0].size), len(plan.windows), beside)
+
     def explain(self, plan: Plan, beside: bool = False) -> None:
         """Tell `settings.explain` the plan, with the time it is predicted to take.
 

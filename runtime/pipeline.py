@@ -7,6 +7,7 @@ done where there are two cores or more, and where memory allows: a plan of sever
 and then, as on one core, one scan is finished before the next is begun. Results are the same either way.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -186,8 +187,11 @@ class _Run:
         try:
             scan = self._prepared(number, collect)
             self._take_faster()
-            detector = self._detector
             plan = self._plan(scan, collect)
+            if number == 0 and self._foresee(plan):
+                self._take_faster()
+                plan = self._plan(scan, collect)
+            detector = self._detector
             self.deadline.several_windows = len(plan.windows) > 1
             reads, notes = self._reads_next(number, scan, plan)
             beside = reads or self._behind is not None
@@ -229,6 +233,16 @@ class _Run:
         if not ahead[1].done():
             self.settle(collect)  # a scan that is slow to read holds up no result
         return ahead[1].result()
+
+    def _foresee(self, plan: Plan) -> bool:
+        """Whether something must be given up for the deadline before the first scan, by what was remembered."""
+        if math.isinf(self.deadline.seconds):
+            return False
+        self.deadline.several_windows = len(plan.windows) > 1
+        each_s = self._detector.remembered_s(plan, beside=self._overlap and len(self._sources) > 1)
+        if each_s is not None:
+            self.deadline.foresee(each_s)
+        return bool(self.deadline.given_up)
 
     def _take_faster(self) -> None:
         """Take the precision that the deadline asks for; if that cannot be loaded the present one stays."""

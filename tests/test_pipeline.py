@@ -21,6 +21,7 @@ from runtime.detect import Detector, Settings
 from runtime.engines.base import EngineOptions
 from runtime.network_input import STRIDE
 from runtime.pipeline import detect_all
+from runtime.speed import Sample
 from train.phantom import make_phantom, write_phantom
 
 Hook = Callable[[], None]
@@ -246,6 +247,49 @@ def test_what_is_enough_keeps_the_precision(clock: Clock) -> None:
     deadline.scan_done(1)  # 4 more of 22 s in 80 s; without pictures 83.6 s, with half the margin 71 s
     assert (deadline.pictures, deadline.half_margin, deadline.taken) == (False, True, "")
     assert len(deadline.given_up) == 2
+
+
+def test_what_earlier_runs_took_is_foreseen(clock: Clock) -> None:
+    """4 scans of 30 s in 97 s; of 28.5 s without pictures. One window has no margin to halve."""
+    deadline = Deadline(100, 4, several_windows=False, faster=("int8",))
+    clock.now += 3  # reading the first one
+    deadline.foresee(30)
+    assert [text.split(":")[0] for text in deadline.given_up] == [
+        "no more pictures",
+        "int8 from here on, though not proven for this model",
+    ]
+    assert deadline.given_up[0].endswith(": 4 scans of about 30.0 s in 97 s")
+    enough = Deadline(100, 3)
+    enough.foresee(30)
+    assert enough.given_up == []
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_one_scan_in_a_short_time_runs_in_the_faster_precision_if_the_machine_is_known(
+    remembered: bool,
+    scans: list[Path],
+    make: Callable[..., Detector],
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faster = tmp_path / "faster-int8.xml"
+    faster.write_text("stands for another model")
+
+    def load(*_: object) -> Brightness:
+        engine = Brightness(lambda: None)
+        engine.precision = "int8"
+        return engine
+
+    detector = make(cpus=1)
+    detector.wait()
+    monkeypatch.setattr("runtime.detect.load_engine", load)
+    if remembered:
+        detector._loaded.result().memory.add(Sample(64**3, 1e-3))
+    detector.settings = replace(detector.settings, faster=(("int8", faster),))
+    outcome = detect_all(detector, scans[:1], tmp_path / "out", deadline_s=20)
+    assert [result.precision for result in outcome.results] == (["int8"] if remembered else ["f32"])
+    assert any("1 scan of about" in text for text in outcome.given_up) is remembered
 
 
 @pytest.mark.parametrize("there", [True, False])
