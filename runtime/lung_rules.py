@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.morphology import Bools, Spacing, box_of, components, depth, touch
+from runtime.morphology import Bools, Spacing, box_of, components, depth, dilate, touch
 
 AIR_HU = -600
 MIN_LUNG_ML, MAX_LUNG_ML = 680.0, 8200.0
 SMALL_LUNG_ML, HUGE_LUNG_ML = 150.0, 12000.0
 LUNG_HU, THICK_ML = -940, 60.0  # what counts as lung in outside air, and how much of it is left when thinned
 GAS_HU = -970  # half of a piece below it: gas, not lung; even severe emphysema keeps more tissue at 2 mm
+SKIN_MM = 5.0  # over which air turns into skin in the coarse grid
 EMPTY_SHARE = 0.98  # of what lies beyond a round field of view
 LARGEST_SHARE = 0.85  # of the scan: something must be left for the body
 SPLIT_RATIO = 4.8
@@ -78,7 +79,8 @@ def find_pieces_in_field(hu: NDArray[np.int16], air_hu: int, spacing: Spacing) -
     """As `find_pieces`, for a scan that shows less than the body: its round field of view cuts the lungs.
 
     Beyond the circle that the slices hold lies padding, as thin as air, which would join the lungs to the outside; it
-    does not count. Outside air is then what reaches the circle and is as thin as air alone is.
+    does not count. Outside air is then what reaches the circle and is as thin as air alone is. It is taken away first:
+    where the circle has cut the chest wall to nothing, air before the chest hangs together with the lungs.
     """
     _, ny, nx = hu.shape
     y, x = np.ogrid[:ny, :nx]
@@ -87,7 +89,11 @@ def find_pieces_in_field(hu: NDArray[np.int16], air_hu: int, spacing: Spacing) -
     if not beyond.size or np.mean(beyond < GAS_HU) < EMPTY_SHARE:
         return find_pieces(hu, air_hu, spacing)  # slices that are filled to their corners
     inner, rim = from_middle < 1 - 3 / min(ny, nx), from_middle >= 1 - 7 / min(ny, nx)
-    labels, counts = components((hu < air_hu) & inner)
+    thin, sizes = components((hu < GAS_HU) & inner)
+    large = np.flatnonzero(sizes * (float(np.prod(spacing)) / 1000) > THICK_ML)
+    before = np.isin(thin, np.intersect1d(np.unique(thin[:, rim]), large[large > 0]))
+    open_air = dilate(before, SKIN_MM, spacing) if before.any() else before
+    labels, counts = components((hu < air_hu) & inner & ~open_air)
     reach = np.unique(labels[:, rim])
     outside = frozenset(int(i) for i in reach if i and is_gas(hu, labels == i))
     return _measured(labels, counts, outside, spacing)

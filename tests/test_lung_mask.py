@@ -148,6 +148,19 @@ def test_round_field_of_view_that_cuts_the_lungs() -> None:
     assert dice(found.mask, lungs) > 0.95
 
 
+def test_round_field_of_view_in_which_air_before_the_chest_hangs_together_with_a_lung() -> None:
+    """Where the circle has cut the chest wall to nothing; the air before and behind the chest is no lung."""
+    part = (slice(None), slice(5, 85), slice(20, 100))
+    inside = np.broadcast_to((Y - 44.5) ** 2 + (X - 59.5) ** 2 <= 40**2, SHAPE)[part]
+    hu, lungs = chest()[part], (RIGHT | LEFT)[part] & inside
+    hu[:, :12] = -1000 + np.random.default_rng(4).normal(0, 30, hu[:, :12].shape)
+    hu[40:52, 11:17, 13:18] = -850
+    hu[~inside] = -1024
+    found = find_lungs(volume_of(hu))
+    assert "the round field of view cuts the lungs: air beyond it left out" in found.fallbacks
+    assert dice(found.mask, lungs) > 0.95
+
+
 def test_lungs_that_touch_are_split() -> None:
     bridge = ball((170, 90, 180), (20, 9, 40))
     lungs = find_lungs(volume_of(chest(RIGHT | bridge)))
