@@ -21,7 +21,6 @@ SMALL_LUNG_ML, HUGE_LUNG_ML = 150.0, 12000.0
 LUNG_HU, THICK_ML = -940, 60.0  # what counts as lung in outside air, and how much of it is left when thinned
 GAS_HU = -970  # half of a piece below it: gas, not lung; even severe emphysema keeps more tissue at 2 mm
 SKIN_MM = 5.0  # over which air turns into skin in the coarse grid
-EMPTY_SHARE = 0.98  # of what lies beyond a round field of view
 LARGEST_SHARE = 0.85  # of the scan: something must be left for the body
 SPLIT_RATIO = 4.8
 SPLIT_STEPS_MM = tuple(range(1, 23))
@@ -70,33 +69,28 @@ class Pieces:
 def find_pieces(hu: NDArray[np.int16], air_hu: int, spacing: Spacing) -> Pieces:
     """Label the air, below `air_hu`, and tell outside air: what reaches one of the volume's four vertical edges."""
     labels, counts = components(hu < air_hu)
-    edges = np.concatenate([labels[:, y, x] for y in (0, -1) for x in (0, -1)])
-    outside = frozenset(int(i) for i in np.unique(edges) if i)
-    return _measured(labels, counts, outside, spacing)
+    return _measured(labels, counts, frozenset(int(i) for i in _at_edges(labels) if i), spacing)
 
 
-def find_pieces_in_field(hu: NDArray[np.int16], air_hu: int, spacing: Spacing) -> Pieces:
-    """As `find_pieces`, for a scan that shows less than the body: its round field of view cuts the lungs.
+def find_pieces_apart(hu: NDArray[np.int16], air_hu: int, spacing: Spacing) -> Pieces:
+    """As `find_pieces`, for lungs that hang together with the air round the body, which is taken away first.
 
-    Beyond the circle that the slices hold lies padding, as thin as air, which would join the lungs to the outside; it
-    does not count. Outside air is then what reaches the circle and is as thin as air alone is. It is taken away first:
-    where the circle has cut the chest wall to nothing, air before the chest hangs together with the lungs.
+    They do where the field of view cuts the chest wall to nothing (the padding beyond a round field may be as thin as
+    air, too), or through the mouth. Outside air is what is as thin as air alone and reaches the volume's vertical
+    edges; the skin's width round it goes with it.
     """
-    _, ny, nx = hu.shape
-    y, x = np.ogrid[:ny, :nx]
-    from_middle = np.hypot((2 * y + 1 - ny) / ny, (2 * x + 1 - nx) / nx)
-    beyond = hu[:, from_middle > 1 + 3 / min(ny, nx)]
-    if not beyond.size or np.mean(beyond < GAS_HU) < EMPTY_SHARE:
-        return find_pieces(hu, air_hu, spacing)  # slices that are filled to their corners
-    inner, rim = from_middle < 1 - 3 / min(ny, nx), from_middle >= 1 - 7 / min(ny, nx)
-    thin, sizes = components((hu < GAS_HU) & inner)
+    thin, sizes = components(hu < GAS_HU)
     large = np.flatnonzero(sizes * (float(np.prod(spacing)) / 1000) > THICK_ML)
-    before = np.isin(thin, np.intersect1d(np.unique(thin[:, rim]), large[large > 0]))
-    open_air = dilate(before, SKIN_MM, spacing) if before.any() else before
-    labels, counts = components((hu < air_hu) & inner & ~open_air)
-    reach = np.unique(labels[:, rim])
-    outside = frozenset(int(i) for i in reach if i and is_gas(hu, labels == i))
-    return _measured(labels, counts, outside, spacing)
+    open_air = np.isin(thin, np.intersect1d(_at_edges(thin), large[large > 0]))
+    if open_air.any():
+        open_air = dilate(open_air, SKIN_MM, spacing)
+    labels, counts = components((hu < air_hu) & ~open_air)
+    return _measured(labels, counts, frozenset(int(i) for i in _at_edges(labels) if i), spacing)
+
+
+def _at_edges(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """What reaches one of the volume's four vertical edges."""
+    return np.unique(np.concatenate([labels[:, y, x] for y in (0, -1) for x in (0, -1)]))
 
 
 def _measured(

@@ -18,33 +18,44 @@ from runtime.lung_rules import (
     Limits,
     choose_lungs,
     find_pieces,
-    find_pieces_in_field,
+    find_pieces_apart,
     lung_outside,
 )
 from runtime.lung_sides import ONE_LUNG, Sides, part_lungs
 
 CUT_STEP_MM = 20.0
+OPEN = "lungs open to the outside: the air round the body taken away first"
+MORE = 1.1  # times the lungs that another attempt found
 DENSE_HU, THIN_HU = -150, -800  # air thresholds of the fallbacks
 
 
 def search_lungs(coarse: Coarse, threads: int = 1) -> Sides | None:
     """The lungs' air on the whole coarse grid, or None where every attempt failed."""
     found = next(_search(coarse, _attempts(coarse), threads), None)
-    if found is None or found.both:
+    if found is None or not found.notes:
         return found
-    return _second_lung(coarse, found, threads)
+    # Below the slices in which the field of view cuts them lungs are whole, or one of them is: a cut would stop there.
+    attempt = _Attempt(OPEN, AIR_HU, coarse.hu.shape[0], HUGE, apart=True)
+    apart = next(_search(coarse, iter([attempt]), threads), None)
+    if apart is not None and apart.both and _voxels(apart) > MORE * _voxels(found):
+        return apart
+    return found if found.both else _second_lung(coarse, found, threads)
+
+
+def _voxels(found: Sides) -> int:
+    return int(np.count_nonzero(found.right) + np.count_nonzero(found.left))
 
 
 @dataclass(frozen=True)
 class _Attempt:
     """One way to look for lungs: what is told if it succeeds, the air's threshold, coarse slices kept, the rules, and
-    whether what lies beyond the scanner's round field of view is no air."""
+    whether outside air is taken away before."""
 
     told: str
     air_hu: int
     slices: int
     limits: Limits
-    round_field: bool = False
+    apart: bool = False
 
 
 def _attempts(coarse: Coarse) -> Iterator[_Attempt]:
@@ -56,9 +67,7 @@ def _attempts(coarse: Coarse) -> Iterator[_Attempt]:
     yield _Attempt("small or unequal lungs: rules of size and place relaxed", AIR_HU, n, UNEQUAL)
     yield _dense_attempt(coarse)
     yield _Attempt(f"lungs open to the outside: air threshold lowered to {THIN_HU} HU", THIN_HU, n, UNEQUAL)
-    yield _Attempt(
-        "the round field of view cuts the lungs: air beyond it left out", AIR_HU, n, UNEQUAL, round_field=True
-    )
+    yield _Attempt(OPEN, AIR_HU, n, UNEQUAL, apart=True)
     yield _Attempt("lungs reach the edges of the scan: edge rule dropped", AIR_HU, n, CROPPED)
 
 
@@ -79,7 +88,7 @@ def _search(coarse: Coarse, attempts: Iterator[_Attempt], threads: int) -> Itera
     """The lungs of each attempt that finds some, on the whole coarse grid."""
     for attempt in attempts:
         hu = coarse.hu[: attempt.slices]
-        find = find_pieces_in_field if attempt.round_field else find_pieces
+        find = find_pieces_apart if attempt.apart else find_pieces
         pieces = find(hu, attempt.air_hu, coarse.spacing)
         chosen = choose_lungs(hu, pieces, coarse.spacing, attempt.limits)
         if not chosen:

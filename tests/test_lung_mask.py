@@ -144,7 +144,7 @@ def test_round_field_of_view_that_cuts_the_lungs() -> None:
     assert lungs[:, 40, 0].any()
     hu[~inside] = -1024
     found = find_lungs(volume_of(hu))
-    assert "the round field of view cuts the lungs: air beyond it left out" in found.fallbacks
+    assert "lungs open to the outside: the air round the body taken away first" in found.fallbacks
     assert dice(found.mask, lungs) > 0.95
 
 
@@ -157,8 +157,19 @@ def test_round_field_of_view_in_which_air_before_the_chest_hangs_together_with_a
     hu[40:52, 11:17, 13:18] = -850
     hu[~inside] = -1024
     found = find_lungs(volume_of(hu))
-    assert "the round field of view cuts the lungs: air beyond it left out" in found.fallbacks
+    assert "lungs open to the outside: the air round the body taken away first" in found.fallbacks
     assert dice(found.mask, lungs) > 0.95
+
+
+@pytest.mark.parametrize("sides", [(slice(5, 25), slice(97, 117)), (slice(97, 117),)], ids=["both", "one"])
+def test_lungs_whose_wall_the_field_cuts_at_half_their_height(sides: tuple[slice, ...]) -> None:
+    """Below that they are whole, and a cut from the top would take the lower halves for all of them."""
+    hu = chest()
+    for side in sides:
+        hu[50:56, 40:50, side] = -850
+    lungs = find_lungs(volume_of(hu))
+    assert lungs.fallbacks == ("lungs open to the outside: the air round the body taken away first",)
+    assert dice(lungs.mask, RIGHT | LEFT) > 0.95
 
 
 def test_lungs_that_touch_are_split() -> None:
@@ -233,14 +244,22 @@ def test_very_large_lungs() -> None:
     assert dice(lungs.mask, RIGHT | LEFT | bridge) > 0.93
 
 
-def test_scan_that_starts_at_the_head() -> None:
+@pytest.mark.parametrize(
+    ("airways", "told"),
+    [
+        (slice(36, 60), "lungs open to the outside: the air round the body taken away first"),
+        (slice(36, 84), "the scan starts at the head: 84 mm cut from the top"),
+    ],
+    ids=["one lung", "both"],
+)
+def test_scan_that_starts_at_the_head(airways: slice, told: str) -> None:
+    """Through the mouth one lung, or both, hang together with outside air."""
     hu = chest()
-    hu[70:74, 30:46, 36:60] = -1000  # a wide airway between lung and trachea
+    hu[70:74, 30:46, airways] = -1000  # a wide airway between lung and trachea
     mouth = np.broadcast_to(hu[-1:], (40, *SHAPE[1:])).copy()
     mouth[15:18, :46, 56:64] = -1000
     lungs = find_lungs(volume_of(np.concatenate([hu, mouth])))
-    assert len(lungs.fallbacks) == 1
-    assert lungs.fallbacks[0].startswith("the scan starts at the head: ")
+    assert lungs.fallbacks == (told,)
     assert dice(lungs.mask[: SHAPE[0]], RIGHT | LEFT) > 0.95
     assert not lungs.mask[SHAPE[0] :].any()
 
