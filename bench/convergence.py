@@ -51,11 +51,13 @@ class Step:
         crop: edge of the crops; the batch and the learning rate are those of the shipped schedule at that crop.
         share: of the run's voxels.
         weighted: with the weighted loss.
+        frozen: with BatchNorm's statistics as the run before left them.
     """
 
     crop: int
     share: float = 1.0
     weighted: bool = False
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ RECIPES = (
     Recipe("crop 64, anchors 10, 30, 60", PLAIN, anchors=(10.0, 30.0, 60.0)),
     Recipe("level 1 goes on", PLAIN, after="crop 32, 64, 128"),
     Recipe("level 2", PLAIN, after="crop 32, 64, 128", mined=True),
-    Recipe("level 3, plain loss", (Step(128),), after="level 2", mined=True),
-    Recipe("level 3, weighted loss", (Step(128, weighted=True),), after="level 2", mined=True),
+    Recipe("level 3, plain loss", (Step(128, frozen=True),), after="level 2", mined=True),
+    Recipe("level 3, weighted loss", (Step(128, weighted=True, frozen=True),), after="level 2", mined=True),
 )
 
 
@@ -119,7 +121,8 @@ def write_texts(recipe: Recipe, iterations: int, folder: Path) -> list[Path]:
             policy = 'lr_policy: "poly" power: 1'
         net = folder / f"train_{step.crop}.prototxt"
         anchors = recipe.anchors
-        text = train_net(step.crop, stage.batch, step.weighted, dropout=recipe.dropout, anchors=anchors)
+        settings = {"frozen": step.frozen, "dropout": recipe.dropout}
+        text = train_net(step.crop, stage.batch, step.weighted, anchors=anchors, **settings)
         solver = (
             f'net: "{net.name}" type: "SGD" base_lr: {stage.base_lr:g} {policy} momentum: 0.9\n'
             f"weight_decay: {WEIGHT_DECAY:g} max_iter: {count} snapshot: {max(1, count // 4)}\n"

@@ -66,6 +66,8 @@ def test_the_weighted_net_differs_in_its_two_classification_losses(root: Path) -
     moved = {"SigmoidCrossEntropyLoss": 0, "Python": 5}
     assert Counter(layer.spec.type for layer in net.layers) == Counter({**COUNTS, **moved})
     assert dict(net.loss_tops) == {"loss_pos": 0.5, "loss_neg": 0.5, "loss_reg": 1.0}
+    frozen = [layer.params.use_global_stats for layer in net.layers if layer.spec.type == "BatchNorm"]
+    assert frozen == [True] * COUNTS["BatchNorm"]
 
 
 def test_deploy_and_train_share_all_weights(nets: dict[str, Net]) -> None:

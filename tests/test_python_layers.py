@@ -172,6 +172,27 @@ def test_the_net_learns_and_a_resumed_run_is_the_same(tmp_path: Path) -> None:
     assert [resumed.step().losses for _ in range(2)] == after
 
 
+def test_the_last_level_learns_and_leaves_the_statistics_alone(tmp_path: Path) -> None:
+    """In batches of one crop they would be of single crops, and detection would normalise by them."""
+    path = small_net(tmp_path)
+    before = Solver.from_prototxt(path)
+    set_source(before.net, lambda: crop_batch(16, 2, [[5.5, 9.5, 1.5, 10.0, 1.0]]))
+    before.step()
+    (tmp_path / "train.prototxt").write_text(train_net(16, 1, weighted=True, frozen=True))
+    solver = Solver.from_prototxt(path)
+    was = before.net.weights()
+    solver.net.load(was, "before")
+    set_source(solver.net, lambda: crop_batch(16, 1, [[5.5, 9.5, 1.5, 10.0, 1.0]]))
+    solver.step()
+    now = solver.net.weights()
+    statistics = {name for name, blobs in now.items() if len(blobs) == 5}
+    assert len(statistics) == 40
+    for name, blobs in now.items():
+        kept = 3 if name in statistics else 0
+        assert all(np.array_equal(a, b) for a, b in zip(blobs[:kept], was[name][:kept], strict=True)), name
+        assert any(not np.array_equal(a, b) for a, b in zip(blobs[kept:], was[name][kept:], strict=True)), name
+
+
 def test_crops_need_a_source_that_fits(tmp_path: Path) -> None:
     net = Solver.from_prototxt(small_net(tmp_path)).net
     with pytest.raises(NetError, match=r'train.prototxt:3: layer "crops": has no source of crops; call .*set_source'):

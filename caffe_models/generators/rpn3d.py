@@ -1,7 +1,8 @@
 """Writes prototxt/rpn3d: the nets and solvers of the detector. `python -m caffe_models.generators.rpn3d [FOLDER]`.
 
 The texts are what counts and what everything reads; this only keeps 151 layers times three crop sizes consistent. The
-train files differ in the settings of the layer `crops` alone. Weights pass from file to file by layer name.
+train files differ in the settings of the layer `crops` alone, but for the last level's: its losses are weighted, and
+BatchNorm's statistics stay what they are. Weights pass from file to file by layer name.
 """
 
 import sys
@@ -24,7 +25,8 @@ class Stage:
 
     The first level of hard mining is the crop schedule, 32, 64 and 128. Levels 2 and 3 draw from what the model before
     got wrong, with a learning rate that falls to nothing ("poly"), since they only refine; level 3 has the weighted
-    loss.
+    loss, and BatchNorm's statistics of level 2, as Faster R-CNN's fine-tuning in batches of one does (Ren et al. 2015):
+    in 40 iterations of crop 128 the weights moved by at most 1.1 %, the statistics by up to .28 standard deviations.
 
     The team's base_lr is 0.01. Memory and time shrink the batch as the crop grows, and base_lr with it (linear scaling,
     Goyal et al. 2017): at crop 64 in batches of 4, 0.01 took the losses from 0.31 back to 0.5, and left them there.
@@ -37,6 +39,7 @@ class Stage:
     max_iter: int
     stepsize: int | None
     weighted: bool = False
+    frozen: bool = False
     snapshot: int = 100
 
     @property
@@ -50,7 +53,7 @@ STAGES = (
     Stage("64", 64, 4, 0.0025, 1200, 900),
     Stage("128", 128, 1, 0.0006, 2000, 1400),
     Stage("level2", 64, 4, 0.0025, 1200, None),
-    Stage("level3", 128, 1, 0.0006, 1000, None, weighted=True),
+    Stage("level3", 128, 1, 0.0006, 1000, None, weighted=True, frozen=True),
 )
 
 
@@ -72,15 +75,18 @@ def train_net(
     batch: int,
     weighted: bool = False,
     *,
+    frozen: bool = False,
     dropout: bool = True,
     anchors: Sequence[float] = ANCHORS_VOXEL,
 ) -> str:
     """The 151 layers of training: crops, net, targets, hard negatives, three losses.
 
     Args:
+        weighted: the classification losses weigh each anchor by how wrong the net is about it.
+        frozen: BatchNorm normalises by the statistics that the weights bring, and leaves them as they are.
         dropout, anchors: other than ours for comparison, see `bench.convergence`.
     """
-    net = NetText("rpn3d", _NOTE, average=AVERAGE)
+    net = NetText("rpn3d", _NOTE, average=AVERAGE, frozen=frozen)
     crops = {"batch": batch, "crop": crop, "max_nodules": MAX_NODULES}
     net.python("crops", [], ["data", "coord", "nodules", "mining"], crops)
     net.body("data", "coord", dropout=dropout)
@@ -148,7 +154,7 @@ def generate() -> dict[str, str]:
     """All texts by file name."""
     texts = {"deploy.prototxt": deploy_net()}
     for stage in STAGES:
-        texts[stage.net] = train_net(stage.crop, stage.batch, stage.weighted)
+        texts[stage.net] = train_net(stage.crop, stage.batch, stage.weighted, frozen=stage.frozen)
         texts[f"solver_{stage.name}.prototxt"] = solver(stage)
     return texts
 

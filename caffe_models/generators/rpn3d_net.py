@@ -21,9 +21,12 @@ _STATISTICS = "  param { lr_mult: 0 decay_mult: 0 }\n" * 3
 class NetText:
     """Collects the layers of one net. Each method appends layers and returns the name of the last top."""
 
-    def __init__(self, name: str, note: str, average: float = 0.9) -> None:
-        """Args: average: moving_average_fraction of BatchNorm's statistics."""
-        self._average = average
+    def __init__(self, name: str, note: str, average: float = 0.9, *, frozen: bool = False) -> None:
+        """Args:
+        average: moving_average_fraction of BatchNorm's statistics.
+        frozen: normalise by the statistics that the weights bring, and leave them as they are.
+        """
+        self._statistics = "use_global_stats: true" if frozen else f"moving_average_fraction: {average:g}"
         self._parts = [f'# {note}\nname: "{name}"\n']
 
     def text(self) -> str:
@@ -52,8 +55,7 @@ class NetText:
 
     def batch_norm(self, name: str, bottom: str) -> str:
         """Normalisation with gamma and beta; the three statistics are not learnt."""
-        average = f"moving_average_fraction: {self._average:g}"
-        body = f'{_STATISTICS}  engine: "MKL2017"\n  batch_norm_param {{ {average} eps: 1e-5 }}\n'
+        body = f'{_STATISTICS}  engine: "MKL2017"\n  batch_norm_param {{ {self._statistics} eps: 1e-5 }}\n'
         return self.layer(name, "BatchNorm", [bottom], [name], body)
 
     def relu(self, name: str, blob: str) -> str:
