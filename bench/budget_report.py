@@ -1,12 +1,11 @@
 """What `bench_budget` measured as text, as Markdown and as a picture; all from its JSON alone."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.machine import Machine
-from caffe_models.atomic import replacing
+from bench.save_picture import save_picture
 from runtime.budget import format_memory
 
 COLOURS = {"f32": "tab:blue", "bf16": "tab:orange", "int8": "tab:green"}
@@ -135,11 +134,7 @@ def draw_budget(figures: Figures, path: str | Path) -> Path:
     panels[0].set_ylabel("scans an hour")
     handles = [panels[-1].bar(0, 0, color=COLOURS[name], label=name) for name in precisions]
     figure.legend(handles=handles, loc="outside right upper", fontsize=9)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    with replacing(path) as temporary:
-        temporary.write_bytes(picture.getvalue())
-    return Path(path)
+    return save_picture(figure, path, dpi=100)
 
 
 def _words(row: Figures | None) -> str:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from bench.save_picture import save_picture
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
 from caffe_models.generators.rpn3d import STAGES, WEIGHT_DECAY, train_net
@@ -251,8 +252,7 @@ def draw(runs: Mapping[str, Mapping[str, Any]], out: Path) -> None:
     right.barh(names, [runs[name]["cpm"] for name in names], color=["C0" if name in first else "C1" for name in names])
     right.set_xlabel("CPM")
     right.grid(alpha=0.3, axis="x")
-    with replacing(out) as part:
-        figure.savefig(part, format="png", dpi=90)
+    save_picture(figure, out)
 
 
 def markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from caffe_models.atomic import replacing
+from bench.save_picture import save_picture
 from caffe_models.net_table_text import short
 from convert.parity import TOLERANCE
 
@@ -84,14 +84,12 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 def draw_engines(result: Mapping[str, Any], path: str | Path) -> Path:
     """Voxels a second of each engine as bars, the best bound of each precision as a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     ran = [row for row in result["engines"] if row["status"] == "ran"]
     colours = {"f32": "C0", "bf16": "C1", "int8": "C2"}
-    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.3 * max(1, len(ran))), dpi=100)
+    figure = Figure(figsize=(7, 1.2 + 0.3 * max(1, len(ran))))
+    axes = figure.subplots()
     for place, row in enumerate(ran):
         speed = row["voxels_per_s"] / 1e6
         wrong = row["verdict"] == "silently wrong"
@@ -111,10 +109,7 @@ def draw_engines(result: Mapping[str, Any], path: str | Path) -> Path:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    pyplot.close(figure)
-    return Path(path)
+    return save_picture(figure, path, dpi=100)
 
 
 def _bound_lines(result: Mapping[str, Any]) -> list[str]:

@@ -1,14 +1,13 @@
 """The losses of a training run as a picture: `python -m bench.loss_curve RUN -o losses.png`."""
 
 import argparse
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from caffe_models.atomic import replacing
+from bench.save_picture import save_picture
 from caffe_models.errors import Rpn3dError
 
 WIDTH = 50
@@ -48,11 +47,7 @@ def draw_losses(run: Path, out: Path) -> Path:
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel(f"loss, mean over {WIDTH} iterations")
     panels[0].legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=90)
-    with replacing(out) as temporary:
-        temporary.write_bytes(picture.getvalue())
-    return out
+    return save_picture(figure, out)
 
 
 def _number(log: Path) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from bench.save_picture import save_picture
 from caffe_models.atomic import replacing
 from runtime.candidates import Candidates, decode, nms
 from runtime.cover import Triple, Window, lung_cells
@@ -180,12 +181,10 @@ def table(bands: Sequence[Band]) -> str:
 
 def draw(bands: Sequence[Band], file: Path) -> None:
     """The largest and the median change of a logit against the distance from the cut, a line a scan."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), dpi=110)
+    figure = Figure(figsize=(6, 3.5))
+    axes = figure.subplots()
     for number, scan in enumerate(dict.fromkeys(b.scan for b in bands)):
         rows = [b for b in bands if b.scan == scan and b.cells]
         colour = f"C{number}"
@@ -196,9 +195,7 @@ def draw(bands: Sequence[Band], file: Path) -> None:
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize=7)
     figure.tight_layout()
-    with replacing(file) as part:
-        figure.savefig(part, format="png")
-    pyplot.close(figure)
+    save_picture(figure, file, dpi=110)
 
 
 def main(

@@ -1,13 +1,12 @@
 """What `bench.naive` measured, as text, as Markdown and as a picture: all from its JSON alone."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.machine import Machine
 from bench.naive import BOXED, CLASSIC, MONAI, MONAI_NETWORK, NETWORK, PREPROCESSING
-from caffe_models.atomic import replacing
+from bench.save_picture import save_picture
 from runtime.budget import format_memory
 
 PARTS = (PREPROCESSING, NETWORK, MONAI_NETWORK)
@@ -72,11 +71,7 @@ def draw_naive(figures: Mapping[str, Any], out: Path) -> Path:
     axes.set_title(f"{figures['scan'][-40:]}, {figures['cpus']} cores", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=90)
-    with replacing(out) as temporary:
-        temporary.write_bytes(picture.getvalue())
-    return out
+    return save_picture(figure, out)
 
 
 def times(factor: float) -> str:

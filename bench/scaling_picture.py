@@ -1,12 +1,11 @@
 """The figures of `bench.scaling` as one picture of small panels, from its JSON alone."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.save_picture import save_picture
 from bench.scaling_tables import best_of_net, label, of, ran, roofs
-from caffe_models.atomic import replacing
 
 COLOURS = {"f32": "tab:blue", "bf16": "tab:green", "int8": "tab:orange"}
 
@@ -33,11 +32,7 @@ def draw_scaling(figures: Figures, path: str | Path) -> Path:
             panel.legend(fontsize=7)
     machine = figures["machine"]
     figure.suptitle(f"{machine['cpu']}, {figures['cpus']} cores, medians of {figures['runs']} turns", fontsize=10)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=90)
-    with replacing(path) as temporary:
-        temporary.write_bytes(picture.getvalue())
-    return Path(path)
+    return save_picture(figure, path)
 
 
 def _cores(panel: Any, figures: Figures) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import Machine
-from caffe_models.atomic import replacing
+from bench.save_picture import save_picture
 from runtime.budget import format_memory
 
 START = "start and the rest"
@@ -61,10 +61,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
 def draw_scan(figures: Mapping[str, Any], path: str | Path) -> Path:
     """A bar for a scan's share of the whole process, one for the warm process, one for the bound."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
     shares, warm, cpus = _means(figures), figures.get("warm"), figures["cpus"]
     rest = figures["median"]["wall_s"] / len(figures["scans"]) - sum(shares.values())
@@ -74,7 +72,8 @@ def draw_scan(figures: Mapping[str, Any], path: str | Path) -> Path:
         bars[f"bound: CPU / {cpus:g} cores"] = {name: value / cpus for name, value in warm["stages_cpu_s"].items()}
     names = [name for name in dict.fromkeys(name for bar in bars.values() for name in bar) if name != START]
     colours = {name: f"C{number % 10}" for number, name in enumerate(names)} | {START: "0.8"}
-    figure, axes = pyplot.subplots(figsize=(7, 1.3 + 0.5 * len(bars)), dpi=100)
+    figure = Figure(figsize=(7, 1.3 + 0.5 * len(bars)))
+    axes = figure.subplots()
     for row, bar in enumerate(bars.values()):
         left = 0.0
         for name, value in bar.items():
@@ -87,15 +86,12 @@ def draw_scan(figures: Mapping[str, Any], path: str | Path) -> Path:
     axes.margins(x=0.1)
     axes.set_xlabel("seconds a scan")
     shown = [*names, START]
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colours[name]) for name in shown]
+    handles = [Rectangle((0, 0), 1, 1, color=colours[name]) for name in shown]
     axes.legend(handles, shown, fontsize=7, ncols=len(shown), loc="lower center", bbox_to_anchor=(0.45, 1.0))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    pyplot.close(figure)
-    return Path(path)
+    return save_picture(figure, path, dpi=100)
 
 
 def _process_lines(figures: Mapping[str, Any]) -> list[str]:

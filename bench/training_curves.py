@@ -4,7 +4,6 @@ Both runs start from the same fillers and see the same crops, dropout and pools 
 iteration alone), so that what differs is the arithmetic, and what it grows to.
 """
 
-import io
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from bench.loss_curve import read_log
 from bench.machine import Machine, describe
+from bench.save_picture import save_picture
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
 from caffe_models.solver_nets import read_net
@@ -114,11 +114,7 @@ def draw_curves(figures: Mapping[str, Any], out: Path) -> Path:
     below.set_xlabel(f"iteration (thick: mean over {max(1, len(difference) // ACROSS)})")
     for panel in (above, below):
         panel.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=90)
-    with replacing(out) as temporary:
-        temporary.write_bytes(picture.getvalue())
-    return out
+    return save_picture(figure, out)
 
 
 def quarter_line(quarter: Mapping[str, float]) -> str:
