@@ -10,7 +10,9 @@ by layer, each measured behind the layers corrected before it (NNCF's slower bia
 the model card.
 """
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,17 +71,18 @@ def quantise(model: Any, calibration: Calibration) -> Any:
     samples = _chosen(model, calibration)
     nncf.set_log_level("ERROR")
     names = [op.get_friendly_name() for op in model.get_ordered_ops() if "Convolution" in op.get_type_name()]
-    found = nncf.quantize(
-        model,
-        nncf.Dataset(samples),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(samples),
-        fast_bias_correction=False,
-        ignored_scope=nncf.IgnoredScope(names=[names[0], names[-1]]) if len(names) > KEEP_ENDS else None,
-        advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=OverflowFix.ENABLE, activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
-        ),
-    )
+    with redirect_stdout(sys.stderr):  # NNCF's progress, which an ASCII output could not even hold
+        found = nncf.quantize(
+            model,
+            nncf.Dataset(samples),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(samples),
+            fast_bias_correction=False,
+            ignored_scope=nncf.IgnoredScope(names=[names[0], names[-1]]) if len(names) > KEEP_ENDS else None,
+            advanced_parameters=AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix.ENABLE, activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+            ),
+        )
     for key, text in {"calibration": calibration.source, "nncf": nncf.__version__}.items():
         found.set_rt_info(text, ["rpn3d", key])
     return found

@@ -1,5 +1,7 @@
 """int8: quantised models run as int8, stay near f32, say what they were made from, and are found when they fit."""
 
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,19 @@ def test_it_runs_in_int8_and_near_f32(models: Path) -> None:
     assert (models / "small-int8.bin").stat().st_size < (models / "small-f32.bin").stat().st_size
     with pytest.raises(NetError, match="is quantised to int8 and cannot run in f32"):
         load_engine("openvino", models / "small-int8.xml", EngineOptions(precision="f32"))
+
+
+def test_progress_needs_no_output_that_can_show_it(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal under LC_ALL=C: NNCF draws its bars with characters that such an output refuses."""
+    shown = [io.TextIOWrapper(io.BytesIO(), "ascii", errors) for errors in ("strict", "backslashreplace")]
+    monkeypatch.setattr(sys, "stdout", shown[0])
+    monkeypatch.setattr(sys, "stderr", shown[1])
+    onnx_to_ir(models / "small.onnx", tmp_path / "x.xml", "int8", Calibration(samples(), "noise"))
+    for one in shown:
+        one.flush()
+    assert (shown[0].buffer.tell(), shown[1].buffer.tell() > 0) == (0, True)
 
 
 def test_int8_needs_samples_that_fit(models: Path, tmp_path: Path) -> None:
