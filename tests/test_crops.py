@@ -120,7 +120,26 @@ def test_false_positives_of_the_model_before_are_drawn_as_often_as_asked_the_lik
     with_ball = sum(row[4] == TARGET for row in rows)
     assert 80 <= with_ball <= 120  # the ball lies beyond 32 voxels of either false positive
     drawn = np.bincount(np.random.default_rng(0).choice(2, 1000, p=source._false_weights), minlength=2)
-    assert drawn[0] / drawn[1] == pytest.approx(3.0, rel=0.2)  # 0.9 against 0.3
+    assert drawn[0] / drawn[1] == pytest.approx(4.58, rel=0.2)  # roots of the odds 0.9 / 0.1 and 0.3 / 0.7
+    source.close()
+
+
+def test_how_sure_a_model_is_of_everything_does_not_change_which_false_positives_are_drawn() -> None:
+    """A model that is not calibrated calls them all likely; 0 and 1 are no exception."""
+    logit = np.array([-1.0, 0.5, 3.0])
+    shares = []
+    for shift in (-2.0, 0.0, 2.0):
+        p = 1.0 / (1.0 + np.exp(-(logit + shift)))
+        false = np.array([(10, 12, 14, 5, one) for one in p], dtype=np.float32)
+        hard = Hard("ball", false, np.zeros((0, 5), np.float32))
+        source = CropSource([scan()], PLAIN, seed=1, hard=[hard])
+        shares.append(source._false_weights)
+        source.close()
+    np.testing.assert_allclose(shares, [shares[1]] * 3, rtol=1e-3)
+    hard = Hard("ball", np.array([(9, 9, 9, 5, 1.0), (9, 9, 9, 5, 0.0)], np.float32), np.zeros((0, 5), np.float32))
+    source = CropSource([scan()], PLAIN, seed=1, hard=[hard])
+    assert np.isfinite(source._false_weights).all()
+    assert source._false_weights[1] > 0
     source.close()
 
 

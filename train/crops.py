@@ -21,6 +21,9 @@ from train.python_layers import CropBatch
 UNKNOWN = 0.5
 """How sure a model is taken to be of a nodule that it was not asked about."""
 
+LEAST_SURE = 1e-4
+"""Probabilities are taken to be this far from 0 and 1, where their odds would have no end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Variation):
@@ -61,7 +64,8 @@ class CropSource:
 
     Args:
         hard: what a model got wrong on these scans (`train.mine`); crops are then drawn round its false positives,
-            the likelier ones more often, and round nodules the more often, the less it was sure of them.
+            the likelier ones more often (by the square root of their odds), and round nodules the more often, the less
+            it was sure of them.
 
     Raises:
         DatasetError: no scan has a nodule that fits into the crop.
@@ -82,7 +86,7 @@ class CropSource:
         diameters = np.array([self.scans[s].nodules[n, 3] for s, n in self._targets])
         number = {scan.seriesuid: s for s, scan in enumerate(self.scans)}
         self._false = [(number[one.seriesuid], row) for one in hard for row in one.false_positives]
-        self._false_weights = _shares([row[4] for _, row in self._false])
+        self._false_weights = _shares(_pull(np.array([row[4] for _, row in self._false], dtype=np.float64)))
         sure = {(number[one.seriesuid], _place(row)): float(row[4]) for one in hard for row in one.nodules}
         missed = np.array([1.0 - sure.get((s, _place(self.scans[s].nodules[n])), UNKNOWN) for s, n in self._targets])
         small = np.where(diameters < 10.0, sampling.small_weight, 1.0)
@@ -137,6 +141,17 @@ class CropSource:
         bound = min(max(self.sampling.bound_voxel * size / 128.0 + 4.0, 0.6 * float(nodule[3])), middle)
         target = rng.uniform(bound, size - 1 - bound, 3) if bound < middle else np.full(3, middle)
         return Choice("nodule", s, nodule[:3].astype(np.float64), target)
+
+
+def _pull(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How often a false positive is drawn: by the square root of its odds.
+
+    Hard mining shows as many hard negatives as nodules, so a model that is not calibrated yet calls all of a scan's
+    60 false positives likely: by the probability, the surest one would be drawn not twice as often as the last.
+    Whatever is added to all logits leaves these shares as they are. By the odds themselves a fiftieth would get half.
+    """
+    p = np.clip(probability, LEAST_SURE, 1.0 - LEAST_SURE)
+    return np.sqrt(p / (1.0 - p))
 
 
 def _place(row: NDArray[np.float32]) -> tuple[float, ...]:
