@@ -10,10 +10,12 @@ import pytest
 from caffe_models.net import Net
 from caffe_models.weights import read_caffemodel
 from convert.build import build_onnx
+from convert.provenance import noted
 from runtime.candidates import decode, nms
 from runtime.engines.base import EngineOptions, load_engine
 from runtime.lung_mask import find_lungs
 from runtime.plan import plan_windows
+from runtime.proof import read_proof
 from runtime.tiling import run_windows
 from runtime.working_volume import WorkingVolume, make_working_volume
 from train.phantom import make_phantom
@@ -55,3 +57,14 @@ def test_a_nodule_of_a_synthetic_scan_is_the_first_finding(root: Path, weights: 
     offset = np.linalg.norm(found.centre_voxel[0] + starts - centre)
     assert offset < nodule.diameter_mm / 2
     assert found.diameter_voxel[0] == pytest.approx(nodule.diameter_mm, rel=0.5)
+
+
+def test_the_proof_and_the_int8_model_are_of_these_weights(weights: Path) -> None:
+    """What `--precision auto` goes by: otherwise it would pass both over in silence, and run in float32."""
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    xml = weights.with_name("rpn3d-int8.xml")
+    held = hashlib.sha256(xml.with_suffix(".bin").read_bytes()).hexdigest()
+    proof = read_proof(weights.with_name("rpn3d-proof.json"))
+    assert noted(xml, "caffemodel_sha256") == proof.weights_sha256 == digest
+    assert noted(xml, "bin_sha256") == proof.precisions["int8"].model_sha256 == held
+    assert proof.precisions["int8"].proven
