@@ -9,6 +9,7 @@ import pytest
 
 import train.python_layers  # noqa: F401  (registers the Python layers)
 from caffe_models.generators import rpn3d
+from caffe_models.layers.batch_norm import BatchNorm
 from caffe_models.net import Net
 from caffe_models.solver_settings import read_settings
 from caffe_models.text_format import read_text
@@ -66,7 +67,7 @@ def test_the_weighted_net_differs_in_its_two_classification_losses(root: Path) -
     moved = {"SigmoidCrossEntropyLoss": 0, "Python": 5}
     assert Counter(layer.spec.type for layer in net.layers) == Counter({**COUNTS, **moved})
     assert dict(net.loss_tops) == {"loss_pos": 0.5, "loss_neg": 0.5, "loss_reg": 1.0}
-    frozen = [layer.params.use_global_stats for layer in net.layers if layer.spec.type == "BatchNorm"]
+    frozen = [layer.params.use_global_stats for layer in net.layers if isinstance(layer, BatchNorm)]
     assert frozen == [True] * COUNTS["BatchNorm"]
 
 
