@@ -122,8 +122,9 @@ def write_texts(recipe: Recipe, iterations: int, folder: Path) -> list[Path]:
             policy = 'lr_policy: "poly" power: 1'
         net = folder / f"train_{step.crop}.prototxt"
         anchors = recipe.anchors
-        settings = {"frozen": step.frozen, "dropout": recipe.dropout}
-        text = train_net(step.crop, stage.batch, step.weighted, anchors=anchors, **settings)
+        text = train_net(
+            step.crop, stage.batch, step.weighted, frozen=step.frozen, dropout=recipe.dropout, anchors=anchors
+        )
         solver = (
             f'net: "{net.name}" type: "SGD" base_lr: {stage.base_lr:g} {policy} momentum: 0.9\n'
             f"weight_decay: {WEIGHT_DECAY:g} max_iter: {count} snapshot: {max(1, count // 4)}\n"

@@ -25,8 +25,9 @@ class Stage:
 
     The first level of hard mining is the crop schedule, 32, 64 and 128. Levels 2 and 3 draw from what the model before
     got wrong, with a learning rate that falls to nothing ("poly"), since they only refine; level 3 has the weighted
-    loss, and BatchNorm's statistics of level 2, as Faster R-CNN's fine-tuning in batches of one does (Ren et al. 2015):
-    in 40 iterations of crop 128 the weights moved by at most 1.1 %, the statistics by up to .28 standard deviations.
+    loss, and BatchNorm's statistics of level 2, as those of a Faster R-CNN on a residual net are fixed when it is
+    fine-tuned (He et al. 2016, appendix A): in 40 iterations of crop 128 the weights moved by at most 1.1 %, the
+    statistics by up to .28 standard deviations.
 
     The team's base_lr is 0.01. Memory and time shrink the batch as the crop grows, and base_lr with it (linear scaling,
     Goyal et al. 2017): at crop 64 in batches of 4, 0.01 took the losses from 0.31 back to 0.5, and left them there.
