@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from train.phantom_build import Build, Polyline, airway_lines, cavity_size, great_vessels, spine_y
 from train.phantom_fields import Floats, Points
 
+TO_THE_ARMS = ("a_brachiocephalic", "a_subclavian", "v_innominate", "v_innominate_right")
+"""Great vessels that lie far from the midline: fat reaches from there to them, so that no lung lies behind them."""
+
 
 def smooth_min(a: Floats, b: Floats, k: float) -> Floats:
     """Union of two distances with a fillet of about `k` mm (polynomial smooth minimum)."""
@@ -103,6 +106,9 @@ def mediastinum(x: Floats, y: Floats, z: Floats, build: Build, heart_distance: F
         if name in ("v_azygos", "a_carotid", "a_carotid_right"):
             continue
         result = smooth_min(result, tube(x, y, z, line) - np.float32(2.0), 8)
+        for share in (0.75, 0.5, 0.25) if name in TO_THE_ARMS else ():
+            nearer = [(px * share, py, pz, radius) for px, py, pz, radius in line]
+            result = smooth_min(result, tube(x, y, z, nearer) - np.float32(3.0), 8)
     for line in airway_lines().values():
         result = smooth_min(result, tube(x, y, z, line) - np.float32(3.0), 7)
     for side in (-1, 1):  # hila
@@ -117,6 +123,8 @@ def outline(x: Floats, y: Floats, z: Floats, build: Build, cavity_distance: Floa
     angle = np.arctan2(y - middle, x)
     chest = superellipse(x, y - middle + 2, a + 14, b + 13, 2.5) - np.float32(build.muscle_mm)
     del cavity_distance
+    # muscles and ligaments over the spinous processes, which end two centimetres below their vertebra
+    chest = smooth_min(chest, np.hypot(x * 0.6, y - spine_y(z + 20) - 36).astype(np.float32) - 17, 12)
     # paraspinal muscles, shoulder blades' and breast muscles
     for side in (-1, 1):
         back = spine_y(np.minimum(z, 60))

@@ -86,7 +86,7 @@ def vertebrae(z_range: tuple[float, float]) -> tuple[Balls, list[tuple[float, fl
                     (s * 24, y + size + 13, z + 4, 4),
                     (s * 33, y + size + 15, z + 4, 4.5),
                 ],
-                [(0, y + size + 19, z - 5, 3.5), (0, y + size + 30, z - 14, 3), (0, y + size + 38, z - 22, 4)],
+                [(0, y + size + 19, z - 5, 3.5), (0, y + size + 26, z - 14, 3), (0, y + size + 30, z - 22, 4)],
             ]
             for line in lines:
                 array = np.array(line)

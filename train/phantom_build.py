@@ -67,7 +67,10 @@ def cavity_size(z: Numbers, build: Build) -> tuple[Floats, Floats, Floats]:
 
 
 def great_vessels(build: Build) -> dict[str, Polyline]:
-    """Centre lines of what every mediastinum shows. `v_`: veins, `a_`: aorta and its branches, `p_`: pulmonary."""
+    """Centre lines of what every mediastinum shows. `v_`: veins, `a_`: aorta and its branches, `p_`: pulmonary.
+
+    Those to the arms leave the chest over the apex of the lung (arteries) and in front of it (veins); none ends in it.
+    """
     h, p = build.heart, build.phase
     s = 1 + 0.12 * np.sin(p[2])
     top = 42 + 8 * np.sin(p[3])
@@ -83,13 +86,26 @@ def great_vessels(build: Build) -> dict[str, Polyline]:
     ]
     return {
         "a_aorta": [*arch, *desc],
-        "a_brachiocephalic": [(-6, -8, top - 8, 7), (-12, -4, top + 14, 6.5), (-22, 4, 85, 6), (-36, 8, 112, 4.5)],
+        "a_brachiocephalic": [
+            (-6, -8, top - 8, 7),
+            (-12, -4, top + 14, 6.5),
+            (-22, 4, 85, 6),
+            (-32, 10, 108, 5),
+            (-50, 10, 124, 4.5),
+            (-76, 5, 118, 4),
+        ],
         "a_carotid": [(6, 2, top - 4, 4.5), (12, 6, top + 25, 4), (20, 10, 110, 4), (24, 8, 180, 3.5)],
-        "a_subclavian": [(18, 14, top - 7, 5), (27, 22, top + 25, 4.5), (40, 18, 100, 4.5), (70, 5, 112, 4)],
+        "a_subclavian": [
+            (18, 14, top - 7, 5),
+            (24, 22, top + 25, 4.5),
+            (32, 18, 106, 4.5),
+            (50, 10, 124, 4.5),
+            (76, 5, 118, 4),
+        ],
         "a_carotid_right": [(-22, 4, 85, 4.5), (-24, 8, 120, 4), (-26, 8, 180, 3.5)],
         "v_cava_superior": [(-30, -14, 52, 8.5), (-31, -14, 20, 9.5), (-30, -12, -20, 10), (-26, -8, -50 * h, 12)],
-        "v_innominate": [(-30, -14, 52, 8), (-8, -27, 54, 7), (20, -24, 68, 6.5), (38, -14, 92, 6)],
-        "v_innominate_right": [(-30, -14, 52, 8), (-33, -14, 75, 7), (-40, -12, 100, 6.5)],
+        "v_innominate": [(-30, -14, 52, 8), (-8, -27, 54, 7), (20, -24, 68, 6.5), (34, -30, 88, 6), (56, -38, 102, 6)],
+        "v_innominate_right": [(-30, -14, 52, 8), (-33, -18, 75, 7), (-40, -30, 90, 6.5), (-56, -38, 102, 6)],
         "v_cava_inferior": [(-24, 2, -62, 13), (-26, 6, -95, 13), (-24, 12, -150, 12), (-20, 18, -250, 11)],
         "p_trunk": [(20, -46, -45, 14), (25, -34, -22, 14 * s), (24, -14, -8, 13.5 * s)],
         "p_left": [(24, -14, -8, 13 * s), (36, 2, -4, 11.5), (47, 14, -12, 9)],
