@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,9 @@ def detect(
     deadline: Annotated[
         str, typer.Option(help="Time for all scans, such as 55m, 90s or 1h30m; a number alone is minutes.")
     ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on: scans whose results lie in OUT already are not searched again.")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say how each scan is cut into windows, and why.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -43,6 +47,8 @@ def detect(
     from convert.model_file import cache_folder
     from runtime.detect import Settings
     from runtime.on_nodes import detect_on_nodes
+    from runtime.outputs import ResultFolder
+    from runtime.resume import take_up
 
     chosen = chosen_model(model, precision, engine, say=lambda text: say(text, quiet))
     settings = Settings(
@@ -57,17 +63,22 @@ def detect(
         precision_why=chosen.why,
         faster=chosen.faster,
     )
+    folder = ResultFolder(out)
+    left, before = take_up(scans, folder, chosen.file, settings) if resume else (scans, [])
+    if resume:
+        say(f"{len(before)} of {len(before) + len(left)} scans were searched before", quiet)
     outcome = detect_on_nodes(
         chosen.file,
         settings,
-        scans,
-        out,
+        left,
+        folder,
         nodes,
         report=None if quiet or as_json else sys.stdout,
         say=lambda text: say(text, quiet),
         complain=say,
         deadline_s=deadline_s,
     )
+    outcome = replace(outcome, results=(*before, *outcome.results))
     if as_json:
         print(json.dumps(outcome.as_json(), indent=1))
     if outcome.failures or outcome.unfinished:

@@ -54,6 +54,16 @@ class Settings:
     precision_why: str = ""
     faster: tuple[tuple[str, Path], ...] = ()
 
+    def search_content(self) -> dict[str, float]:
+        """What decides which findings are reported, for `ScanResult.search`."""
+        return {"threshold": self.threshold, "max_per_scan": self.max_per_scan}
+
+
+def model_sha256(model: Path) -> str:
+    """SHA-256 of a model's file; of an IR that of its .bin, which holds the weights."""
+    weights = model.with_suffix(".bin")
+    return file_sha256(weights if weights.is_file() else model)
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -101,8 +111,7 @@ class Detector:
             cache_folder=self.settings.cache_folder,
         )
         engine = load_engine(self.settings.engine, self.model, options)
-        weights = self.model.with_suffix(".bin")
-        digest = file_sha256(weights if weights.is_file() else self.model)
+        digest = model_sha256(self.model)
         memory = SpeedMemory(engine, self.settings.budget.cpus, digest, self.settings.cache_folder)
         return Loaded(engine, digest, memory)
 
@@ -245,6 +254,7 @@ class Detector:
             peak_memory_bytes=peak_resident_bytes(),
             cpus=settings.budget.cpus,
             versions=versions(),
+            search=settings.search_content(),
             process=scan.watch.in_process(),
         )
         with scan.watch.stage("write"):

@@ -57,8 +57,8 @@ class _Collected:
 def detect_on_nodes(
     model: Path,
     settings: Settings,
-    paths: Sequence[str | Path],
-    out: str | Path,
+    paths: Sequence[str | Path | ScanSource],
+    out: str | Path | ResultFolder,
     nodes: Sequence[Node],
     *,
     report: TextIO | None = None,
@@ -91,7 +91,7 @@ def detect_on_nodes(
         )
     for _, error in unfound:
         complain(f"rpn3d: {error}")
-    folder, found = ResultFolder(out), _Collected()
+    folder, found = out if isinstance(out, ResultFolder) else ResultFolder(out), _Collected()
     messages: queue.Queue[tuple[_Worker, str, Any]] = queue.Queue()
     workers: list[_Worker] = []
 
@@ -131,7 +131,7 @@ def detect_on_nodes(
     try:
         shares = [(share, node) for share, node in zip(deal(len(sources), nodes), nodes, strict=True) if share]
         for number, (share, node) in enumerate(shares, 1):
-            job = _job(model, settings, [sources[k] for k in share], out, until_s, node, len(shares))
+            job = _job(model, settings, [sources[k] for k in share], folder.path, until_s, node, len(shares))
             workers.append(_start(f"worker {number}", share, node, job, command, messages))
         running = len(workers)
         while running:
@@ -160,13 +160,13 @@ def deal(scans: int, nodes: Sequence[Node]) -> list[list[int]]:
 
 
 def _job(
-    model: Path, settings: Settings, sources: list[ScanSource], out: str | Path, until_s: float, node: Node, count: int
+    model: Path, settings: Settings, sources: list[ScanSource], out: Path, until_s: float, node: Node, count: int
 ) -> Job:
     budget = settings.budget
     why = f"{budget.why}; shared by {count} workers"
     own = replace(budget, cpus=len(node), memory_bytes=budget.memory_bytes // count, why=why)
     plain = replace(settings, budget=own, explain=None)  # a function does not travel
-    return Job(model, plain, settings.explain is not None, tuple(sources), Path(out), until_s)
+    return Job(model, plain, settings.explain is not None, tuple(sources), out, until_s)
 
 
 def _start(

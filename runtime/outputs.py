@@ -3,7 +3,7 @@
 A scan's JSON is written as soon as the scan is done, then the CSV is written anew, whole, from all scans of this run,
 in the order of their seriesuids. So an interrupted run leaves every finished scan in both, and the bytes of the CSV
 depend on the results alone, not on the order of the work. Results of earlier runs in the folder keep their JSON, but a
-submission holds the scans it was asked for and no others.
+submission holds the scans it was asked for and no others. `runtime.resume` finds those that need not be searched again.
 """
 
 import csv
@@ -50,6 +50,7 @@ class ScanResult:
         peak_memory_bytes: the process's largest resident set up to the end of this scan.
         cpus: the CPU budget in cores.
         versions: see `versions()`.
+        search: settings that decide which findings are reported: "threshold", "max_per_scan".
         process: where in the life of its process the scan was taken through: "pid"; "first_window_s" and "done_s",
             seconds from the making of the process to the network's first window and to the end of all stages but
             writing (left out where the system does not say); "done_cpu_s", CPU seconds of the process by then.
@@ -69,6 +70,7 @@ class ScanResult:
     peak_memory_bytes: int = 0
     cpus: float = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    search: Mapping[str, float] = field(default_factory=dict)
     process: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -199,6 +201,10 @@ class ResultFolder:
         self.write_csv()
         return path
 
+    def keep(self, result: ScanResult) -> None:
+        """Count a result whose JSON lies here already among those added."""
+        self._results[result.seriesuid] = result
+
     def write_csv(self) -> Path:
         """Write `submission.csv` of all scans added; its header alone if there is none."""
         path = self.path / CSV_NAME
@@ -207,13 +213,22 @@ class ResultFolder:
         return path
 
 
-def read_results(folder: str | Path) -> list[ScanResult]:
-    """The results of all scans whose JSON lies in `folder`, by seriesuid; other JSON files are passed over."""
+def read_results(folder: str | Path, *, skip_broken: bool = False) -> list[ScanResult]:
+    """The results of all scans whose JSON lies in `folder`, by seriesuid; other JSON files are passed over.
+
+    Raises:
+        ScanError: a result is broken, or of another schema version; with `skip_broken` it is passed over, too.
+    """
     found = []
     for path in Path(folder).glob("[!.]*.json"):
         text = path.read_text(encoding="utf-8")
-        if '"program": "rpn3d"' in text:
+        if '"program": "rpn3d"' not in text:
+            continue
+        try:
             found.append(from_json(text, str(path)))
+        except ScanError:
+            if not skip_broken:
+                raise
     return sorted(found, key=lambda r: r.seriesuid)
 
 
