@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.evaluation_figures import CURVE_RATES, OPERATING_RATES, Comparison, Figures, Group
 from bench.evaluation_places import Place
+from bench.evaluation_probabilities import by_probability
 from runtime.froc import RATES, Floats, FrocResult
 
 SCHEMA_VERSION = 1
@@ -70,6 +71,17 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         "operating_points": [
             {"fps_per_scan": rate, "threshold": _number(threshold)}
             for rate, threshold in zip(OPERATING_RATES, figures.thresholds, strict=True)
+        ],
+        "by_probability": [
+            {
+                "probability": row.probability,
+                "fps_per_scan": row.fps_per_scan,
+                "sensitivity": _number(row.sensitivity),
+                "sensitivity_6_mm_and_more": _number(row.sensitivity_large),
+                "marks": row.marks,
+                "on_nodules": row.on_nodules,
+            }
+            for row in by_probability(result)
         ],
         "by_diameter": [_group(group) for group in figures.by_diameter],
         "by_texture": [_group(group) for group in figures.by_texture],

@@ -11,6 +11,7 @@ from bench.evaluation_content import RATE_LABELS, Evaluation
 from bench.evaluation_figures import OPERATING_RATES, Comparison, Figures, Group
 from bench.evaluation_places import Place
 from bench.evaluation_plots import draw_groups
+from bench.evaluation_probabilities import by_probability
 from runtime.froc import RATES, Floats, FrocResult
 
 FALSE_POSITIVES_SHOWN = 5
@@ -41,6 +42,7 @@ def page(evaluation: Evaluation, picture: bytes) -> str:
         "<h2>Sensitivity</h2>",
         _table(("false positives per scan", "sensitivity", "95 % interval"), _rates(figures)),
         _reach(result),
+        _probabilities(result),
         _compared(figures.comparison),
         _groups(figures, "diameter", "diameter in mm", figures.by_diameter),
         _groups(figures, "texture", "texture", figures.by_texture),
@@ -89,6 +91,34 @@ def _reach(result: FrocResult) -> str:
     return (
         f"<p>All marks together are {last:.2f} false positives per scan; at higher rates the sensitivity stays as it "
         "is there.</p>"
+    )
+
+
+def _probabilities(result: FrocResult) -> str:
+    rows = by_probability(result)
+    if not rows:
+        return ""
+    upper = [f"below {row.probability:g}" for row in rows[1:]] + ["1"]
+    cells = [
+        (
+            f"{row.probability:g}",
+            f"{row.fps_per_scan:.2f}",
+            *("" if math.isnan(v) else f"{v:.3f}" for v in (row.sensitivity, row.sensitivity_large)),
+            f"{row.probability:g} to {to}",
+            row.marks,
+            f"{row.share:.3f}" if row.marks else "",
+        )
+        for row, to in zip(rows, upper, strict=True)
+    ]
+    columns = ("marks of", "false positives per scan", "found", "of 6 mm and more", "marks from", "count", "on nodules")
+    return _lines(
+        [
+            "<h2>By probability</h2>",
+            "<p>Left: what is found if marks of this probability and more count. Right: how many of the marks about it "
+            "are on nodules; where probabilities mean what they say, that is between the two. A nodule's marks after "
+            "the best, and those on excluded findings, count neither way.</p>",
+            _table(columns, cells),
+        ]
     )
 
 

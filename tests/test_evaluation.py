@@ -66,6 +66,24 @@ def test_the_page_holds_everything_and_fetches_nothing(inputs: Path) -> None:
     assert "missed: 22.0 mm at 40.0, 0.0, 0.0" in page
     assert "0.700000: 90.0, 1.5, 2.0" in page
     assert "other: 1 marks" in page
+    # of two scans and two nodules: the false one of 0.7 is the only mark from 0.7 to below 0.9, the hit that from 0.9
+    cells = [
+        "".join(f"<td>{v}</td>" for v in row)
+        for row in (
+            ("0.7", "0.50", "0.500", "0.500", "0.7 to below 0.9", 1, "0.000"),
+            ("0.9", "0.00", "0.500", "0.500", "0.9 to 1", 1, "1.000"),
+        )
+    ]
+    assert all(row in page for row in cells)
+    content = json.loads((out / "froc.json").read_text())
+    assert content["by_probability"][-1] == {
+        "probability": 0.9,
+        "fps_per_scan": 0,
+        "sensitivity": 0.5,
+        "sensitivity_6_mm_and_more": 0.5,
+        "marks": 1,
+        "on_nodules": 1,
+    }
 
 
 def test_the_page_of_a_comparison_and_of_types(inputs: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from bench.bootstrap import bootstrap, draw_scans, interval, redrawn
 from bench.evaluation_figures import CURVE_RATES, Figures, Group, compute, threshold_at, type_words
 from bench.evaluation_places import missed, worst_false_positives
+from bench.evaluation_probabilities import by_probability
 from runtime.froc import RATES, FrocResult, NoduleHit, evaluate_marks
 from runtime.mark_files import Marks, read_annotations, read_submission
 
@@ -167,6 +168,35 @@ def test_intervals_leave_undefined_draws_out() -> None:
     assert got[:, 0].tolist() == [1, 1, 1]
     assert np.isnan(got[:, 1]).all()
     assert (draw_scans(5, 10).sum(axis=1) == 5).all()
+
+
+# ---- probabilities -----------------------------------------------------------------------------------------------
+def test_what_a_probability_is_worth_by_hand(result: FrocResult) -> None:
+    rows = [
+        (r.probability, r.fps_per_scan, r.sensitivity, r.sensitivity_large, r.marks, r.on_nodules)
+        for r in by_probability(result)
+    ]
+    assert rows == [
+        (0.0, 3.5, 0.8, 0.75, 0, 0),
+        (0.05, 3.5, 0.8, 0.75, 0, 0),
+        (0.1, 3.5, 0.8, 0.75, 1, 0),  # 0.1 itself counts
+        (0.2, 3.0, 0.8, 0.75, 3, 1),
+        (0.3, 2.0, 0.6, 0.5, 2, 1),
+        (0.5, 1.5, 0.4, 0.25, 2, 1),
+        (0.7, 1.0, 0.2, 0.0, 2, 0),
+        (0.9, 0.0, 0.2, 0.0, 1, 1),
+    ]
+    assert [round(r.share, 3) for r in by_probability(result)[3:]] == [0.333, 0.5, 0.5, 0, 1]
+    assert math.isnan(by_probability(result)[0].share)
+
+
+def test_values_that_are_no_probabilities_have_no_such_table() -> None:
+    truth = Marks(("a",), np.zeros((1, 3)), np.array([8.0]), "t")
+    for value in (1.5, -2.0):
+        marks = Marks(("a",), np.zeros((1, 3)), np.array([value]), "s")
+        assert by_probability(evaluate_marks(marks, truth, None, ["a"])) == ()
+    none = Marks((), np.zeros((0, 3)), np.zeros(0), "s")
+    assert by_probability(evaluate_marks(none, truth, None, ["a"])) == ()
 
 
 # ---- two submissions ---------------------------------------------------------------------------------------------
