@@ -29,7 +29,7 @@ from bench.scan import DETECT, shown
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
 from runtime.budget import parse_memory
-from runtime.deadline import parse_duration
+from runtime.duration import parse_duration
 from runtime.outputs import ScanResult, read_results, safe_name
 
 SCHEMA_VERSION = 1

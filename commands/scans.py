@@ -38,7 +38,7 @@ def detect(
     """Find nodules: submission.csv, and a JSON and pictures for each scan."""
     from runtime.budget import make_budget
     from runtime.cores import hold_to
-    from runtime.deadline import parse_duration
+    from runtime.duration import parse_duration
 
     budget = make_budget(cpus=cpus, memory=memory)
     deadline_s = parse_duration(deadline) if deadline else float("inf")

@@ -8,41 +8,16 @@ choice and there is a model for it), last the scans that would not be ready. Aft
 until a scan has shown what it saved.
 """
 
-import re
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from caffe_models.errors import Rpn3dError
-
-UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 SAFETY = 1.1
 """Scans differ; the expectation is taken so much longer."""
 WITHOUT_PICTURES, WITH_HALF_MARGIN, IN_FASTER_PRECISION = 0.95, 0.85, 0.75
 """Parts of the time that a scan is guessed to take afterwards. int8 halves the network's seconds and leaves the others;
 the guesses are cautious, since one too high gives up what need not be, and one too low is soon put right."""
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of "90s", "55m", "1h", "1h30m" or "2.5m"; a number alone is minutes.
-
-    Raises:
-        Rpn3dError: no duration, or none above 0.
-    """
-    words = str(text).strip().lower()
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smh])", words)
-    if re.fullmatch(r"\d+(?:\.\d+)?", words):
-        seconds = 60.0 * float(words)
-    elif parts and re.fullmatch(r"(?:\d+(?:\.\d+)?\s*[smh]\s*)+", words):
-        seconds = sum(float(number) * UNIT_S[unit] for number, unit in parts)
-    else:
-        seconds = 0.0
-    if seconds <= 0:
-        raise Rpn3dError(
-            f'deadline "{text}" is no time; write a number and a unit s, m or h, such as 55m, 90s or 1h30m'
-        )
-    return seconds
 
 
 @dataclass
@@ -80,6 +55,11 @@ class Deadline:
     def expected_s(self) -> float:
         """What one more scan is expected to take; 0 before the first is done."""
         return SAFETY * sum(self._took_s) / len(self._took_s) if self._took_s else self._guess_s
+
+    def rest_s(self, tried: int) -> float | None:
+        """What the scans after the first `tried` take, about; None before one is done, or when none is left."""
+        rest = self.scans - tried
+        return rest * sum(self._took_s) / len(self._took_s) if rest and self._took_s else None
 
     def scan_done(self, tried: int) -> None:
         """Take the time since the last result, and give up what must be for the rest.

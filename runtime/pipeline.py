@@ -18,6 +18,7 @@ from caffe_models.errors import Rpn3dError
 from runtime.budget import format_memory
 from runtime.deadline import Deadline
 from runtime.detect import Detector, Ran
+from runtime.duration import format_duration
 from runtime.errors import ScanError
 from runtime.find_scans import ScanSource, find_scans
 from runtime.outputs import ResultFolder, ScanResult, as_content
@@ -127,7 +128,9 @@ def detect_all(
             if number > 1 and run.deadline.too_late():
                 run.settle(collect)
                 break
-            tell(say, f"[{number}/{len(sources)}] {source}")
+            rest_s = run.deadline.rest_s(number - 1)
+            left = "" if rest_s is None else f", {format_duration(rest_s)} left"
+            tell(say, f"[{number}/{len(sources)}] {source}{left}")
             before = len(run.deadline.given_up)
             run.one(number - 1, collect)
             for text in run.deadline.given_up[before:]:

@@ -16,7 +16,7 @@ from conftest import ROOT
 from caffe_models.errors import NetError
 from runtime import pipeline
 from runtime.budget import Budget
-from runtime.deadline import Deadline, parse_duration
+from runtime.deadline import Deadline
 from runtime.detect import Detector, Settings
 from runtime.engines.base import EngineOptions
 from runtime.network_input import STRIDE
@@ -202,6 +202,17 @@ def test_scans_that_come_too_late_are_listed_and_the_csv_is_whole(
     assert any("b.mhd: not searched: the deadline came first" in line for line in said)
 
 
+def test_progress_says_how_long_the_rest_will_take(
+    scans: list[Path], make: Callable[..., Detector], clock: Clock, tmp_path: Path
+) -> None:
+    def hook() -> None:
+        clock.now += 100
+
+    said: list[str] = []
+    detect_all(make(cpus=1, hook=hook), scans, tmp_path, say=said.append)
+    assert said == [f"[1/3] {scans[0]}", f"[2/3] {scans[1]}, 3 min left", f"[3/3] {scans[2]}, 100 s left"]
+
+
 def test_enough_time_gives_nothing_up(clock: Clock) -> None:
     deadline = Deadline(100, 5)
     for done in range(1, 5):
@@ -374,21 +385,6 @@ def test_with_overlap_each_scan_says_what_it_ran_in(
     assert [result.precision for result in outcome.results] == ["f32", "f32", "int8"]
     saved = [json.loads((tmp_path / "out" / f"{name}.json").read_text())["precision"] for name in ("c", "a", "b")]
     assert saved == ["f32", "f32", "int8"]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("55m", 3300), ("1h30m", 5400), ("2.5m", 150), ("10", 600), (" 1 H ", 3600)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "soon", "5x", "-3m", "0", "0s", "m"])
-def test_what_is_no_duration(text: str) -> None:
-    from caffe_models.errors import Rpn3dError
-
-    with pytest.raises(Rpn3dError, match="such as 55m, 90s or 1h30m"):
-        parse_duration(text)
 
 
 def test_what_takes_long_to_import_waits_until_it_is_needed() -> None:

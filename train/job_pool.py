@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from caffe_models.errors import Rpn3dError
+from runtime.duration import format_duration
 from train.prepare_jobs import Job
 from train.prepared_scan import DatasetError
 
@@ -76,7 +77,7 @@ class JobProgress:
             self._bar.update(self._task, completed=self.done, text=seriesuid)
         elif failure is None:
             left = (time.monotonic() - self._began) / self.done * (self.total - self.done)
-            self._say(f"prepared {self.done}/{self.total}: {seriesuid}, {left / 60:.1f} min left")
+            self._say(f"prepared {self.done}/{self.total}: {seriesuid}, {format_duration(left)} left")
 
     def pass_over(self, count: int) -> None:
         """Jobs that will not be run, since what they need could not be prepared."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from caffe_models.solver import StepResult
+from runtime.duration import format_duration
 
 SECONDS_BETWEEN = 10.0
 """Between two plain lines where the solver has no `display`."""
@@ -77,7 +78,7 @@ class StepProgress:
         done = result.iteration + 1
         now = time.monotonic()
         pace = (now - self._began) / (done - self._start)
-        left = f"{_duration(pace * (self._last - done + self._later))} left{' in all' if self._later else ''}"
+        left = f"{format_duration(pace * (self._last - done + self._later))} left{' in all' if self._later else ''}"
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=f"{text}, {left}" if self._name else text)
             return
@@ -96,13 +97,3 @@ class StepProgress:
 
 def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
