@@ -150,3 +150,13 @@ def test_a_missed_nodule_is_drawn_more_often_than_one_the_model_was_sure_of() ->
     source = CropSource([replace(two, nodules=nodules)], PLAIN, seed=1, hard=[hard])
     assert source._weights.tolist() == pytest.approx([0.25, 0.75])  # 1 and missed_weight = 3
     source.close()
+
+
+def test_a_nodule_at_a_wall_is_drawn_more_often_than_one_in_the_middle_of_the_lung() -> None:
+    walled = scan()
+    voxels = walled.voxels.copy()
+    voxels[:, :20] = 170  # the chest wall, up to the second nodule
+    nodules = np.array([(*BALL, 12.0, TARGET), (30.0, 25.0, 25.0, 12.0, TARGET)], dtype=np.float32)
+    source = CropSource([replace(walled, voxels=voxels, nodules=nodules)], PLAIN, seed=1)
+    assert source._weights.tolist() == pytest.approx([0.2, 0.8])  # 1 and wall_weight = 4
+    source.close()

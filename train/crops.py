@@ -17,6 +17,7 @@ from train.augment import Crop, Variation, cut
 from train.dataset import TARGET, DatasetError, PreparedScan
 from train.mine import Hard
 from train.python_layers import CropBatch
+from train.surroundings import WALL_SHARE, dense_share
 
 UNKNOWN = 0.5
 """How sure a model is taken to be of a nodule that it was not asked about."""
@@ -35,6 +36,8 @@ class Sampling(Variation):
         hard_share: share of crops drawn round a false positive of the model before, where there are any; `random_share`
             is of the others.
         small_weight: how much more often a nodule under 10 mm is drawn than a larger one.
+        wall_weight: how much more often one at the pleura or the mediastinum is drawn than a larger one that is not,
+            whatever its size (`train.surroundings`).
         missed_weight: how much more often a nodule that the model before missed is drawn than one it was sure of.
         bound_voxel: least distance of the drawn nodule's centre from the crop's faces (the original: 12).
     """
@@ -43,6 +46,7 @@ class Sampling(Variation):
     random_share: float = 0.3
     hard_share: float = 0.4
     small_weight: float = 2.0
+    wall_weight: float = 4.0
     missed_weight: float = 3.0
     bound_voxel: float = 12.0
 
@@ -89,8 +93,10 @@ class CropSource:
         self._false_weights = _shares(_pull(np.array([row[4] for _, row in self._false], dtype=np.float64)))
         sure = {(number[one.seriesuid], _place(row)): float(row[4]) for one in hard for row in one.nodules}
         missed = np.array([1.0 - sure.get((s, _place(self.scans[s].nodules[n])), UNKNOWN) for s, n in self._targets])
-        small = np.where(diameters < 10.0, sampling.small_weight, 1.0)
-        self._weights = _shares(small * (1.0 + (sampling.missed_weight - 1.0) * missed))
+        soft = np.array([dense_share(self.scans[s], self.scans[s].nodules[n]) for s, n in self._targets])
+        size = np.where(diameters < 10.0, sampling.small_weight, 1.0)
+        rare = np.where(soft > WALL_SHARE, np.maximum(size, sampling.wall_weight), size)
+        self._weights = _shares(rare * (1.0 + (sampling.missed_weight - 1.0) * missed))
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crops")
         self._ahead: dict[int, Future[CropBatch]] = {}
 
