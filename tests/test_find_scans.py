@@ -128,4 +128,3 @@ def test_the_time_of_a_listing_grows_with_the_files_not_with_their_square(tmp_pa
         return min(taken)
 
     assert least_s(2000) < 40 * least_s(200)  # 10 times the files; a busy machine slows both, their square would be 100
-
