@@ -3,7 +3,7 @@
 A scan's JSON is written as soon as the scan is done, then the CSV is written anew, whole, from all scans of this run,
 in the order of their seriesuids. So an interrupted run leaves every finished scan in both, and the bytes of the CSV
 depend on the results alone, not on the order of the work. Results of earlier runs in the folder keep their JSON, but a
-submission holds the scans it was asked for and no others. `runtime.resume` finds those that need not be searched again.
+submission holds the scans it was asked for and no others; `runtime.resume` finds those that need not be searched again.
 """
 
 import csv
