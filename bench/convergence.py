@@ -12,7 +12,7 @@ table in docs/convergence.md.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -72,6 +72,7 @@ class Recipe:
         anchors: in voxels.
         after: the run from whose weights it goes on; "": from the fillers.
         mined: whether it draws from what that run, and those before it that were mined, got wrong.
+        seed: of the fillers, the crops and dropout.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Recipe:
     anchors: tuple[float, ...] = ANCHORS_VOXEL
     after: str = ""
     mined: bool = False
+    seed: int = SEED
 
     @property
     def folder(self) -> str:
@@ -92,6 +94,7 @@ SCHEDULE = (Step(32, 0.5), Step(64, 0.3), Step(128, 0.2))
 RECIPES = (
     Recipe("crop 64, no dropout", PLAIN, dropout=False),
     Recipe("crop 64", PLAIN),
+    Recipe("crop 64, another seed", PLAIN, seed=SEED + 1),
     Recipe("crop 32, 64, 128, no dropout", SCHEDULE, dropout=False),
     Recipe("crop 32, 64, 128", SCHEDULE),
     Recipe("crop 64, anchors 10, 30, 60", PLAIN, anchors=(10.0, 30.0, 60.0)),
@@ -128,7 +131,7 @@ def write_texts(recipe: Recipe, iterations: int, folder: Path) -> list[Path]:
         solver = (
             f'net: "{net.name}" type: "SGD" base_lr: {stage.base_lr:g} {policy} momentum: 0.9\n'
             f"weight_decay: {WEIGHT_DECAY:g} max_iter: {count} snapshot: {max(1, count // 4)}\n"
-            f'snapshot_prefix: "{step.crop}" random_seed: {SEED} solver_mode: CPU\n'
+            f'snapshot_prefix: "{step.crop}" random_seed: {recipe.seed} solver_mode: CPU\n'
         )
         solvers.append(folder / f"solver_{step.crop}.prototxt")
         for path, content in ((net, text), (solvers[-1], solver)):
@@ -185,16 +188,23 @@ class Study:
                 known = next((hard[one.after] for one in recipes if one.name == recipe.after and one.mined), [])
                 hard[recipe.after] = [*known, *self._mined(before, recipe.after)]
             length = round(self.iterations * (LEVEL_SHARE if recipe.after else 1.0))
-            weights[recipe.name] = train(
-                write_texts(recipe, length, folder / "prototxt"),
-                self.scans,
-                folder,
-                self.settings,
-                print,
-                before,
-                hard=hard.get(recipe.after, ()) if recipe.mined else (),
-                validation=Validation(tuple(self.held), DEPLOY, 0, self.budget, anchors=recipe.anchors),
-            )
+            solvers = write_texts(recipe, length, folder / "prototxt")
+            validation = Validation(tuple(self.held), DEPLOY, 0, self.budget, anchors=recipe.anchors)
+            # Each level of a run ends with a validation, of which only the last is asked for.
+            for part, tried in ((solvers[:-1], None), (solvers[-1:], validation)):
+                if part:
+                    before = train(
+                        part,
+                        self.scans,
+                        folder,
+                        replace(self.settings, seed=recipe.seed),
+                        print,
+                        before,
+                        hard=hard.get(recipe.after, ()) if recipe.mined else (),
+                        validation=tried,
+                    )
+            assert before is not None
+            weights[recipe.name] = before
         return {recipe.name: figures(recipe, self.work / recipe.folder) for recipe in recipes}
 
     def _mined(self, weights: Path, name: str) -> list[mine.Hard]:
@@ -211,7 +221,6 @@ def figures(recipe: Recipe, folder: Path) -> dict[str, Any]:
     voxels: list[float] = []
     losses: list[float] = []
     seconds = 0.0
-    found: Mapping[str, Any] = {}
     for step in recipe.steps:
         stage = next(one for one in STAGES if one.name == str(step.crop))
         level = folder / f"crop{step.crop}"
@@ -220,7 +229,7 @@ def figures(recipe: Recipe, folder: Path) -> dict[str, Any]:
             voxels.append((voxels[-1] if voxels else 0.0) + stage.batch * step.crop**3 / 1e6)
             losses.append(0.5 * row["losses"]["loss_pos"] + 0.5 * row["losses"]["loss_neg"] + row["losses"]["loss_reg"])
             seconds += row["seconds"]
-        found = json.loads((level / "validation.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    found = json.loads((level / "validation.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return {
         **{key: value for key, value in asdict(recipe).items() if key != "name"},
         "megavoxels": voxels,

@@ -71,18 +71,22 @@ def test_levels_go_on_from_what_was_trained_and_draw_from_what_was_mined(
     """With a stand-in for training, which writes the logs of a run, and one for mining."""
     trained: list[tuple[str, Path | None, list[str]]] = []
     mined: list[Path] = []
+    seeds: dict[str, int] = {}
 
     def train(
         solvers: Sequence[Path], scans: Any, out: Path, settings: Any, say: Any, weights: Path | None, **how: Any
     ) -> Path:
         trained.append((out.name, weights, list(how["hard"])))
+        seeds[out.name] = settings.seed
         for number, solver in enumerate(solvers):
             level = out / f"crop{solver.stem.removeprefix('solver_')}"
             level.mkdir(parents=True)
             losses = {"loss_pos": 1.0, "loss_neg": 0.5, "loss_reg": 0.25 - 0.05 * number}
             row = {"losses": losses, "seconds": 30.0}
             (level / "log.jsonl").write_text(2 * (json.dumps(row) + "\n"))
-            found = {"cpm": 0.5 + 0.1 * number, "sensitivity_at_1": 0.5, "sensitivity_at_8": 0.75, "counts": {}}
+            if how["validation"] is None:
+                continue
+            found = {"cpm": 0.7, "sensitivity_at_1": 0.5, "sensitivity_at_8": 0.75, "counts": {}}
             (level / "validation.jsonl").write_text(json.dumps(found) + "\n")
         return level / "last.caffemodel"
 
@@ -96,6 +100,11 @@ def test_levels_go_on_from_what_was_trained_and_draw_from_what_was_mined(
     runs = Study(scans, scans, tmp_path, 40, RunSettings(), make_budget(cpus=1)).run(RECIPES)
     first = tmp_path / "crop-32-64-128" / "crop128" / "last.caffemodel"
     second = tmp_path / "level-2" / "crop64" / "last.caffemodel"
+    assert [weights for name, weights, _ in trained if name == "crop-32-64-128"] == [
+        None,
+        tmp_path / "crop-32-64-128" / "crop64" / "last.caffemodel",
+    ]
+    assert seeds["crop-64"] != seeds["crop-64-another-seed"]
     told = {name: (weights, hard) for name, weights, hard in trained}
     assert told["crop-64"] == (None, [])
     assert told["level-1-goes-on"] == (first, [])
@@ -106,9 +115,9 @@ def test_levels_go_on_from_what_was_trained_and_draw_from_what_was_mined(
     schedule = runs["crop 32, 64, 128"]
     assert schedule["minutes"] == 3.0
     assert schedule["cpm"] == 0.7
-    assert schedule["loss"] == pytest.approx([1.0, 1.0, 0.95, 0.95, 0.9, 0.9])
+    assert schedule["loss"] == pytest.approx([1.0, 1.0, 0.95, 0.95, 1.0, 1.0])
     assert schedule["megavoxels"][-1] == pytest.approx(2 * (16 * 32**3 + 4 * 64**3 + 128**3) / 1e6)
     draw(json.loads(json.dumps(runs)), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-    assert "| level 2 | crop 32, 64, 128 | 1.0 | 1.000 | 0.500 | 0.500 / 0.750 |" in markdown(runs)
+    assert "| level 2 | crop 32, 64, 128 | 1.0 | 1.000 | 0.700 | 0.500 / 0.750 |" in markdown(runs)
     assert Step(64) == RECIPES[0].steps[0]
