@@ -54,7 +54,7 @@ def test_two_stages_equal_one_piece(onnx_file: Path, steps: bool, monkeypatch: p
         engine._requests = [  # type: ignore[attr-defined]
             core().compile_model(part, "CPU", F32).create_infer_request() for part in (stages.stem, stages.rest)
         ]
-    assert len(list(slabs(64, 32 * 48, 2, 2))) == 5
+    assert len(list(slabs(64, 32 * 48, 2, 2))) == 9
     np.testing.assert_allclose(engine(data, coord), truth, rtol=0, atol=0 if not steps else 1e-5)
 
 

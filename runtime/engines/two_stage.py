@@ -6,8 +6,9 @@ only their pooled output is kept, an eighth of the size; the rest of the net the
 approximated: a slab's kept part sees all that it would see in the whole. In int8 the pooled output is handed over in
 the quantised steps themselves, one byte each.
 
-Peak memory falls to about 40 % of one piece. The overlap adds a twentieth to the first layers; int8, 320x224x304
-voxels, three interleaved runs on two cores with AVX2: 14.4, 13.1, 14.4 s in one piece, 15.4, 13.8, 13.9 s in two.
+Peak memory falls to about 40 % of one piece. With five slabs the overlap adds a twentieth to the first layers; int8,
+320x224x304 voxels, three interleaved runs on two cores with AVX2: 14.4, 13.1, 14.4 s in one piece, 15.4, 13.8, 13.9 s
+in two.
 """
 
 import itertools
@@ -22,8 +23,9 @@ from openvino import opset13 as ops
 
 from runtime.network_input import WINDOW_MULTIPLE
 
-SLAB_SHARE = 5
-"""A slab is a fifth of its window: what it needs then stays below what the rest of the net needs."""
+SLAB_SHARE = 9
+"""A slab is a ninth of its window, some 32 slices of whole lungs: thinner ones overlap more, thicker ones leave out
+less of the emptiness around the lungs (see `emptiness`). What it needs stays below what the rest of the net needs."""
 LEAST_SLAB_VOXELS = 3 << 18
 
 _LOCAL = {"Add", "BatchNormInference", "Convert", "FakeQuantize", "Multiply", "Relu", "Subtract"}
