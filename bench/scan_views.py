@@ -72,7 +72,7 @@ def draw_scan(figures: Mapping[str, Any], path: str | Path) -> Path:
         bars[f"bound: CPU / {cpus:g} cores"] = {name: value / cpus for name, value in warm["stages_cpu_s"].items()}
     names = [name for name in dict.fromkeys(name for bar in bars.values() for name in bar) if name != START]
     colours = {name: f"C{number % 10}" for number, name in enumerate(names)} | {START: "0.8"}
-    figure = Figure(figsize=(7, 1.3 + 0.5 * len(bars)))
+    figure = Figure(figsize=(7, 1.3 + 0.5 * len(bars)), layout="constrained")
     axes = figure.subplots()
     for row, bar in enumerate(bars.values()):
         left = 0.0
@@ -87,10 +87,9 @@ def draw_scan(figures: Mapping[str, Any], path: str | Path) -> Path:
     axes.set_xlabel("seconds a scan")
     shown = [*names, START]
     handles = [Rectangle((0, 0), 1, 1, color=colours[name]) for name in shown]
-    axes.legend(handles, shown, fontsize=7, ncols=len(shown), loc="lower center", bbox_to_anchor=(0.45, 1.0))
+    figure.legend(handles, shown, fontsize=7, ncols=len(shown), loc="outside upper center")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.tight_layout()
     return save_picture(figure, path, dpi=100)
 
 
