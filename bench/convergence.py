@@ -202,6 +202,7 @@ class Study:
                         before,
                         hard=hard.get(recipe.after, ()) if recipe.mined else (),
                         validation=tried,
+                        later=() if tried else solvers[-1:],
                     )
             assert before is not None
             weights[recipe.name] = before

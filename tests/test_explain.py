@@ -12,8 +12,9 @@ from runtime.budget import Budget
 from runtime.engine_memory import engine_bytes
 from runtime.engines.base import Engine, load_engine
 from runtime.explain import explain, plan_content
+from runtime.network_input import OUTSIDE
 from runtime.plan import plan_windows
-from runtime.speed import Sample, Speed, SpeedMemory
+from runtime.speed import Sample, Speed, SpeedMemory, measure
 
 
 def test_words_and_json_say_the_same() -> None:
@@ -39,6 +40,22 @@ def test_words_and_json_say_the_same() -> None:
 
 def memory(engine: Engine, folder: Path) -> SpeedMemory:
     return SpeedMemory(engine, 1, "0" * 64, folder)
+
+
+def test_speed_is_measured_on_what_no_engine_can_leave_out() -> None:
+    class Watched:
+        def __init__(self) -> None:
+            self.given: list[np.ndarray] = []
+
+        def __call__(self, data: np.ndarray, coord: np.ndarray) -> None:
+            self.given.append(data)
+
+        def release(self) -> None: ...
+
+    engine = Watched()
+    measure(engine)  # type: ignore[arg-type]
+    assert len(engine.given) == 2
+    assert not any((data == OUTSIDE).any() for data in engine.given)
 
 
 def test_speed_is_measured_once_and_remembered(onnx_file: Path, tmp_path: Path) -> None:
