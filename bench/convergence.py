@@ -32,7 +32,7 @@ from train import mine
 from train.dataset import load_folder
 from train.prepared_files import base_of
 from train.prepared_scan import PreparedScan
-from train.run import RunSettings, train
+from train.run import RunSettings, fast_bf16, train
 from train.validation import Validation, engine_of
 
 DEPLOY = Path(__file__).resolve().parent.parent / "prototxt" / "rpn3d" / "deploy.prototxt"
@@ -173,6 +173,11 @@ class Study:
     settings: RunSettings
     budget: Budget
 
+    @property
+    def precision(self) -> str:
+        """What all is computed in: training, mining and trying."""
+        return "bf16" if self.settings.autocast else "f32"
+
     def run(self, recipes: Sequence[Recipe]) -> dict[str, dict[str, Any]]:
         """All of them in order; the figures of each by name.
 
@@ -189,7 +194,7 @@ class Study:
                 hard[recipe.after] = [*known, *self._mined(before, recipe.after)]
             length = round(self.iterations * (LEVEL_SHARE if recipe.after else 1.0))
             solvers = write_texts(recipe, length, folder / "prototxt")
-            validation = Validation(tuple(self.held), DEPLOY, 0, self.budget, anchors=recipe.anchors)
+            validation = Validation(tuple(self.held), DEPLOY, 0, self.budget, self.precision, anchors=recipe.anchors)
             # Each level of a run ends with a validation, of which only the last is asked for.
             for part, tried in ((solvers[:-1], None), (solvers[-1:], validation)):
                 if part:
@@ -209,7 +214,7 @@ class Study:
         return {recipe.name: figures(recipe, self.work / recipe.folder) for recipe in recipes}
 
     def _mined(self, weights: Path, name: str) -> list[mine.Hard]:
-        engine = engine_of(read_caffemodel(weights), DEPLOY, "f32", self.budget.cpus)
+        engine = engine_of(read_caffemodel(weights), DEPLOY, self.precision, self.budget.cpus)
         folder = self.work / f"mined-{Path(weights).parent.parent.name}"
         print(f"mining with {name}: {len(self.scans)} scans, into {folder}")
         digest, options = file_sha256(weights), {"share": MINED_SHARE, "seed": SEED}
@@ -291,15 +296,21 @@ def main(
         list[str] | None, typer.Option(help="Names of runs; default: all. What they need is run, too.")
     ] = None,
     cpus: Annotated[int | None, typer.Option(help="Cores.")] = None,
+    bf16: Annotated[
+        bool | None, typer.Option("--bf16/--no-bf16", help="Train in bfloat16; default: where it is fast.")
+    ] = None,
 ) -> None:
     """Train each recipe, and show what it finds."""
     scans, held = hold_out(load_folder(prepared), validation)
     budget = make_budget(cpus=cpus)
-    settings = RunSettings(seed=SEED, autocast=False, threads=budget.cpus, tensorboard=False, say_every=10, keep=1)
+    autocast = fast_bf16() if bf16 is None else bf16
+    settings = RunSettings(seed=SEED, autocast=autocast, threads=budget.cpus, tensorboard=False, say_every=10, keep=1)
     chosen = with_what_they_need(only)
     work.mkdir(parents=True, exist_ok=True)
-    found = Study(scans, held, work, iterations, settings, budget).run(chosen)
-    content = {"iterations": iterations, "scans": len(scans), "held": len(held), "seed": SEED, "runs": found}
+    study = Study(scans, held, work, iterations, settings, budget)
+    found = study.run(chosen)
+    content = {"iterations": iterations, "scans": len(scans), "held": len(held), "seed": SEED, "in": study.precision}
+    content["runs"] = found
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "convergence.json") as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

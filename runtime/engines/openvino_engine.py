@@ -101,14 +101,19 @@ class OpenVinoEngine:
         cells = [n // stages.stride for n in data.shape[2:]]
         shape = (1, *cells, stages.channels)
         pooled = np.empty(shape, dtype=stages.dtype) if emptiness is None else emptiness.over(cells)
+        parts = []
         for slab in slabs(depth, height * width, stages.stride, stages.halo):
             given = data[:, :, slab.start : slab.stop]
+            found_boxes = everything if emptiness is None else boxes(given[0, 0], stages.stride, stages.halo)
+            parts += [(slab, box) for box in found_boxes]
+        # The largest first: its memory serves all others, where a growing one would be taken anew, page by page.
+        for slab, box in sorted(parts, key=lambda part: -part[1].area):
             first, last, begin = (n // stages.stride for n in (slab.core_start, slab.core_stop, slab.start))
-            for box in everything if emptiness is None else boxes(given[0, 0], stages.stride, stages.halo):
-                (top, bottom), (left, right) = zip(box.start, box.stop, strict=True)
-                found = _infer(requests[0], {"data": as_input(given[:, :, :, top:bottom, left:right])}, "stem")
-                kept, inside = box.cells(stages.stride)
-                pooled[:, first:last, *kept] = found[:, first - begin : last - begin, *inside]
+            (top, bottom), (left, right) = zip(box.start, box.stop, strict=True)
+            given = data[:, :, slab.start : slab.stop, top:bottom, left:right]
+            found = _infer(requests[0], {"data": as_input(given)}, "stem")
+            kept, inside = box.cells(stages.stride)
+            pooled[:, first:last, *kept] = found[:, first - begin : last - begin, *inside]
         if data.size > LEAST_SLAB_VOXELS:
             self._release(0)  # neither stage keeps its memory while the other one runs
         head = np.array(_infer(requests[1], {"stem": pooled, "coord": coord}, "head"), dtype=np.float32)
