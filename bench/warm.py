@@ -131,7 +131,7 @@ def run(job: Mapping[str, Any]) -> list[dict[str, Any]]:
         results = ResultFolder(Path(job["folder"], f"run{number}"))
         start, cpu = time.perf_counter(), time.process_time()
         scan = prepare(source, job["cpus"])
-        plan = detector.plan(scan)
+        plan = detector.plan(scan, more=True)
         detector.finish(scan, plan, detector.run(scan, plan), results, job["pictures"])
         found.append(
             {

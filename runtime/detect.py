@@ -101,6 +101,7 @@ class Detector:
         self.model = Path(model)
         loader = ThreadPoolExecutor(1, "rpn3d-load")
         self._loaded = loader.submit(self._load)
+        self._keeps = False
         loader.shutdown(wait=False)
 
     def _load(self) -> Loaded:
@@ -162,23 +163,38 @@ class Detector:
         self.explain(plan)
         return self.finish(scan, plan, self.run(scan, plan), results, self.settings.pictures)
 
-    def plan(self, scan: Prepared, margin_voxel: int = DEFAULT_MARGIN) -> Plan:
+    def plan(self, scan: Prepared, margin_voxel: int = DEFAULT_MARGIN, *, more: bool = False) -> Plan:
         """The windows of one scan, within the memory.
+
+        Args:
+            scan: to be searched.
+            margin_voxel: see `plan_windows`.
+            more: whether it is one of several, for which the engine may keep its memory where there is room.
 
         Raises:
             Rpn3dError: the memory allowed is too small for any window.
         """
         with scan.watch.stage("network"):
             give_back_free_memory()  # else what reading and masking left counts as held
-            return plan_windows(
-                scan.working.voxels.shape,
-                scan.working.lung,
-                self.settings.budget.memory_bytes,
-                self.engine.precision,
-                self.settings.budget.cpus,
-                engine=self.engine.name,
-                margin_voxel=margin_voxel,
-            )
+            plan = self._plan(scan, margin_voxel, more)
+            if self._keeps and not plan.keeps_memory:
+                self.engine.release()  # nor does what the engine kept
+                plan = self._plan(scan, margin_voxel, False)
+            self._keeps = plan.keeps_memory
+            self.engine.keep_memory(self._keeps)
+            return plan
+
+    def _plan(self, scan: Prepared, margin_voxel: int, may_keep: bool) -> Plan:
+        return plan_windows(
+            scan.working.voxels.shape,
+            scan.working.lung,
+            self.settings.budget.memory_bytes,
+            self.engine.precision,
+            self.settings.budget.cpus,
+            engine=self.engine.name,
+            margin_voxel=margin_voxel,
+            may_keep=may_keep,
+        )
 
     def remembered_s(self, plan: Plan, beside: bool) -> float | None:
         """Seconds that these windows took in earlier scans, here or in earlier runs; None where nothing is known."""

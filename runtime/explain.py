@@ -58,6 +58,7 @@ def plan_content(plan: Plan, speed: Speed | None = None, beside: bool = False) -
         "predicted_peak_bytes": plan.predicted_peak_bytes,
         "reason": plan.reason,
         "held_bytes": plan.held_bytes,
+        "keeps_memory": plan.keeps_memory,
         "computed_voxels": plan.computed_voxels,
         "lung_voxels": plan.lung_voxels,
         "predicted_s": _time(plan.windows[0].size, len(plan.windows), speed, beside) if plan.windows else None,

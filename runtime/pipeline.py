@@ -259,15 +259,16 @@ class _Run:
 
     def _plan(self, scan: Prepared, collect: Collect) -> Plan:
         margin = DEFAULT_MARGIN // 2 if self.deadline.half_margin else DEFAULT_MARGIN
+        several = len(self._sources) > 1
         if self._behind is not None:
             try:
-                plan = self._detector.plan(scan, margin)
+                plan = self._detector.plan(scan, margin, more=several)
                 if len(plan.windows) <= 1:
                     return plan
             except Rpn3dError:
                 pass
             self.settle(collect)  # what it holds is then free
-        return self._detector.plan(scan, margin)
+        return self._detector.plan(scan, margin, more=several)
 
     def _reads_next(self, number: int, scan: Prepared, plan: Plan) -> tuple[bool, tuple[str, ...]]:
         """Whether the next scan is read meanwhile: if there is one and memory allows it; else a note why not."""

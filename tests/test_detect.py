@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from conftest import ROOT
 
 from runtime.budget import Budget
 from runtime.detect import Detector, Settings
+from runtime.find_scans import find_scans
 from runtime.network_input import STRIDE, to_input
 from runtime.pipeline import detect_all
+from runtime.scan_stages import prepare
 from train.phantom import Phantom, make_phantom, write_phantom
 
 
@@ -25,8 +28,14 @@ class Brightness:
     precision = "f32"
     notes: tuple[str, ...] = ()
 
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
     def release(self) -> None:
-        pass
+        self.said.append("release")
+
+    def keep_memory(self, on: bool) -> None:
+        self.said.append(f"keep {on}")
 
     def __call__(self, data: np.ndarray, coord: np.ndarray) -> np.ndarray:
         cells = [extent // STRIDE for extent in data.shape[2:]]
@@ -78,6 +87,41 @@ def test_two_runs_give_the_same_csv(phantom: Phantom, detector: Detector, tmp_pa
     for name in ("one", "two"):
         detect_all(detector, [scan], tmp_path / name)
     assert (tmp_path / "one" / "submission.csv").read_bytes() == (tmp_path / "two" / "submission.csv").read_bytes()
+
+
+def test_the_engine_keeps_its_memory_for_several_scans_where_there_is_room(
+    phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_phantom(phantom, tmp_path / "scans")
+    second = write_phantom(replace(phantom, volume=replace(phantom.volume, seriesuid="1.2.3")), tmp_path / "scans")
+    model = tmp_path / "model.xml"
+    model.write_text("stands for a model")
+    said = {}
+    for name, scans, gib in (("one", [first], 8), ("two", [first, second], 8), ("short", [first, second], 1)):
+        engine = Brightness()
+        monkeypatch.setattr("runtime.detect.load_engine", lambda *_, engine=engine: engine)
+        detector = Detector(model, Settings(budget=Budget(1, gib * 2**30, "test"), threshold=0.5))
+        assert len(detect_all(detector, scans, tmp_path / name).results) == len(scans)
+        said[name] = engine.said
+    assert said == {"one": ["keep False"], "two": ["keep True", "keep True"], "short": ["keep False", "keep False"]}
+
+
+def test_what_was_kept_is_given_back_where_a_scan_needs_the_room(
+    phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model.xml"
+    model.write_text("stands for a model")
+    engine = Brightness()
+    monkeypatch.setattr("runtime.detect.load_engine", lambda *_: engine)
+    detector = Detector(model, Settings(budget=Budget(1, 8 * 2**30, "test")))
+    (source,) = find_scans([write_phantom(phantom, tmp_path / "scans")])
+    scan = prepare(source, 1)
+    roomy = detector.plan(scan, more=True)
+    detector.settings = replace(detector.settings, budget=Budget(1, 2 * roomy.predicted_peak_bytes - 2**26, "test"))
+    short = detector.plan(scan, more=True)
+    assert engine.said == ["keep True", "release", "keep False"]
+    assert (roomy.keeps_memory, short.keeps_memory) == (True, False)
+    assert short.windows == roomy.windows
 
 
 def test_a_broken_scan_is_named_and_the_others_still_run(phantom: Phantom, detector: Detector, tmp_path: Path) -> None:

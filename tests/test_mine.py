@@ -50,6 +50,9 @@ class OneMark:
     def release(self) -> None:
         pass
 
+    def keep_memory(self, on: bool) -> None:
+        pass
+
 
 def test_a_mark_hits_within_the_radius_and_else_is_false() -> None:
     """5 mm from the first centre it hits (radius 5); 30 mm away it is false; on the ignored place it is neither."""

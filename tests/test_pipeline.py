@@ -34,6 +34,9 @@ class Brightness:
     precision = "f32"
     notes: tuple[str, ...] = ()
 
+    def keep_memory(self, on: bool) -> None:
+        pass
+
     def __init__(self, hook: Hook) -> None:
         self._hook = hook
 

@@ -45,6 +45,21 @@ def test_what_the_process_holds_counts() -> None:
     assert len(plan_windows(shape, lung, room + 1000, "f32", held_bytes=1001).windows) > 1
 
 
+def test_memory_is_kept_for_the_next_scan_only_where_there_is_room() -> None:
+    shape = (160, 160, 160)
+    lung = np.ones(shape, dtype=bool)
+    plain = plan_windows(shape, lung, 64 * GB, "int8", held_bytes=GB)
+    kept = plan_windows(shape, lung, 64 * GB, "int8", held_bytes=GB, may_keep=True)
+    assert (plain.keeps_memory, kept.keeps_memory) == (False, True)
+    assert kept.windows == plain.windows
+    assert kept.predicted_peak_bytes - plain.predicted_peak_bytes >= 0.5 * engine_bytes(160**3, "int8")
+    least = 2 * kept.predicted_peak_bytes
+    assert plan_windows(shape, lung, least, "int8", held_bytes=GB, may_keep=True).keeps_memory
+    short = plan_windows(shape, lung, least - 2, "int8", held_bytes=GB, may_keep=True)
+    assert not short.keeps_memory
+    assert (short.windows, short.predicted_peak_bytes) == (plain.windows, plain.predicted_peak_bytes)
+
+
 def test_spacing_in_numbers() -> None:
     line = np.ones(80, dtype=bool)
     assert sizes_to_try(line, 32)[:3] == [320, 192, 160]

@@ -45,6 +45,9 @@ class OnnxRuntimeEngine:
     def release(self) -> None:
         """Nothing is kept."""
 
+    def keep_memory(self, on: bool) -> None:
+        """The library decides for itself."""
+
 
 def load(model: Path, options: EngineOptions) -> Engine:
     return OnnxRuntimeEngine(model, options)

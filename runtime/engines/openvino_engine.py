@@ -76,6 +76,7 @@ class OpenVinoEngine:
         self.notes = tuple(notes)
         self._requests = [compiled.create_infer_request() for compiled in self._compiled]
         self._emptiness: Emptiness | None = None
+        self._keeps = False
 
     def __call__(self, data: Voxels, coord: NDArray[np.float32]) -> NDArray[np.float32]:
         check_window(data, coord)
@@ -83,13 +84,13 @@ class OpenVinoEngine:
 
     def release(self) -> None:
         """Give back the memory of the last window; the next one takes it anew."""
-        for number in range(len(self._compiled)):
-            self._release(number)
+        for compiled in self._compiled:
+            _release(compiled)
 
-    def _release(self, stage: int) -> None:
-        self._compiled[stage].release_memory()
-        # The C library keeps much of it, in pieces that the other stage and the next window cannot use.
-        give_back_free_memory()
+    def keep_memory(self, on: bool) -> None:
+        """Whether both stages keep a window's memory for the next one; at first each gives it back before the other
+        one runs."""
+        self._keeps = on
 
     def _run(self, requests: list[Any], data: Voxels, coord: NDArray[np.float32]) -> NDArray[np.float32]:
         stages = self._stages
@@ -114,11 +115,12 @@ class OpenVinoEngine:
             found = _infer(requests[0], {"data": as_input(given)}, "stem")
             kept, inside = box.cells(stages.stride)
             pooled[:, first:last, *kept] = found[:, first - begin : last - begin, *inside]
-        if data.size > LEAST_SLAB_VOXELS:
-            self._release(0)  # neither stage keeps its memory while the other one runs
+        gives_back = data.size > LEAST_SLAB_VOXELS and not self._keeps
+        if gives_back:
+            _release(self._compiled[0])  # neither stage keeps its memory while the other one runs
         head = np.array(_infer(requests[1], {"stem": pooled, "coord": coord}, "head"), dtype=np.float32)
-        if data.size > LEAST_SLAB_VOXELS:
-            self._release(1)
+        if gives_back:
+            _release(self._compiled[1])
         return head
 
     def _emptiness_of(self, stem: Any, data: Voxels, stages: TwoStages) -> Emptiness | None:
@@ -212,6 +214,12 @@ def _read(core: Any, file: Path) -> Any:
         if found != noted:
             raise NetError(f"{file}: belongs to other weights than those in {weights.name}; convert the model again")
     return model
+
+
+def _release(compiled: Any) -> None:
+    compiled.release_memory()
+    # The C library keeps much of it, in pieces that the other stage and the next window cannot use.
+    give_back_free_memory()
 
 
 def _names(ports: Any) -> list[str]:

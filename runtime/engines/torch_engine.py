@@ -43,6 +43,9 @@ class TorchEngine:
     def release(self) -> None:
         """Nothing is kept."""
 
+    def keep_memory(self, on: bool) -> None:
+        """The library decides for itself."""
+
 
 def load(model: Path, options: EngineOptions) -> Engine:
     return TorchEngine(model, options)
