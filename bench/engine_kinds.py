@@ -214,6 +214,7 @@ def _runtime(job: Job, inputs: Mapping[str, Array], precision: str) -> tuple[Run
 
     model = job["int8"] if precision == "int8" else job["ir"]
     engine = load_engine("openvino", Path(model), EngineOptions(precision=precision, threads=job["threads"]))
+    engine.keep_memory(True)  # as between the scans of a set, and as the other engines do
     return lambda: {"head": engine(inputs["data"], inputs["coord"])}, engine.precision
 
 
