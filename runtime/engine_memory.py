@@ -14,9 +14,9 @@ BYTES = {
 
 Peak resident memory of a process, with OpenVINO 2026.4 and two threads, less what it held once the model was loaded;
 onnxruntime and torch: before it was loaded, so that their models count twice. openvino runs in two stages (see
-`two_stage`). Nine sizes from 64^3 to 320x320x336, without emptiness, on AVX-512: 51 to 91 % of what stands here with its
-reserve in int8, 55 to 93 % in bf16, 52 to 88 % in f32; least in the smallest, most in 112^3. onnxruntime: three sizes up
-to 192^3. torch: 64^3 and 128^3 alone, one thread; larger windows are extrapolated.
+`two_stage`). Nine sizes from 64^3 to 320x320x336, without emptiness, on AVX-512: 51 to 91 % of what stands here with
+its reserve in int8, 55 to 93 % in bf16, 52 to 88 % in f32; least in the smallest, most in 112^3. onnxruntime: three
+sizes up to 192^3. torch: 64^3 and 128^3 alone, one thread; larger windows are extrapolated.
 """
 
 HEAD_BYTES = 1.0
