@@ -24,6 +24,7 @@ import typer
 from bench.machine import Machine, describe
 from caffe_models.atomic import replacing
 from caffe_models.errors import Rpn3dError
+from runtime.engines.openvino_engine import fast_precision
 
 SCHEMA_VERSION = 1
 NOTES = "results.json"
@@ -32,8 +33,8 @@ RPN3D = (sys.executable, "-m", "rpn3d")
 LIMIT_S = 600.0
 """A benchmark that takes longer hangs, or is too large for this machine."""
 
-TILE = ("--input", "data=1,1,96,96,96", "--input", "coord=1,3,24,24,24")
-"""Of the engines, which run it dozens of times: with 128 voxels that takes twice as long."""
+TILE = ("--input", "data=1,1,128,128,128", "--input", "coord=1,3,32,32,32")
+"""Of the engines: the classic tile."""
 
 Say = Callable[[str], None]
 
@@ -59,7 +60,13 @@ class Benchmark:
 
 
 def benchmarks(
-    scan: str, folder: str | None = None, model: str | None = None, int8: str | None = None, cpus: int | None = None
+    scan: str,
+    folder: str | None = None,
+    model: str | None = None,
+    int8: str | None = None,
+    cpus: int | None = None,
+    *,
+    bf16: bool = False,
 ) -> tuple[Benchmark, ...]:
     """What is measured, in the order of the page; only what this version has.
 
@@ -69,10 +76,11 @@ def benchmarks(
         model: folder of built models; None: those that come along.
         int8: the int8 model; None: there is none, and int8 is left out.
         cpus: cores to use; None: all that are allowed.
+        bf16: measure bfloat16, too: where the processor computes in it.
     """
     with_model = () if model is None else ("--model", model)
     limits = () if cpus is None else ("--cpus", str(cpus))
-    precisions = "f32,int8" if int8 else "f32"
+    precisions = ",".join(["f32", *["bf16"] * bf16, *["int8"] * bool(int8)])
     best = "int8" if int8 else "auto"
 
     def bench(title: str, *arguments: str, name: str = "", module: str = "") -> Benchmark:
@@ -99,6 +107,9 @@ def benchmarks(
         bench("Scaling, and the roof", "scaling", "--precision", precisions, "--quick", *with_model),
         bench("Against the classic way", "naive", scan, "--precision", precisions, "--runs", "1", *with_model),
     ]
+    if bf16:
+        slow = ("scan", scan, "--precision", "bf16", "--runs", "1", "--warm", "1", *with_model)
+        every.insert(1, bench("The same in bfloat16", *slow, name="scan_bf16"))
     if folder is not None:
         pace = ("scan", folder, "--precision", best, "--runs", "1", "--warm", "1", *with_model)
         every.insert(1, bench("Many scans", *pace, name="scan_folder"))
@@ -257,7 +268,8 @@ def main(
 
     try:
         if run is not None:
-            measure_all(benchmarks(run, scans, model, int8, cpus), folder, say=say)
+            bf16 = fast_precision() == "bf16"
+            measure_all(benchmarks(run, scans, model, int8, cpus, bf16=bf16), folder, say=say)
         print(build_page(folder, page or folder.parent / "RESULTS.md", say))
     except Rpn3dError as error:
         say(f"rpn3d: {error}")

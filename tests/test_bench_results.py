@@ -89,7 +89,7 @@ def test_a_folder_without_results_says_what_makes_them(tmp_path: Path) -> None:
 
 def test_each_benchmark_has_a_command_and_can_be_shown() -> None:
     commands = {command.name for command in app.registered_commands}
-    for each in benchmarks("s.mhd", "scans", "build", "int8.xml", 2):
+    for each in benchmarks("s.mhd", "scans", "build", "int8.xml", 2, bf16=True):
         assert each.arguments[0] == "bench"
         assert each.arguments[1] in commands
         assert callable(view_of(each.module, "markdown"))
@@ -105,6 +105,10 @@ def test_what_is_measured() -> None:
     )
     assert every["scan_folder"].arguments[2] == "scans"
     assert "build/rpn3d-int8.xml" in every["engines"].arguments
+    assert not any("bf16" in word for each in every.values() for word in each.arguments)
+    fast = {each.name: each for each in benchmarks("s.mhd", int8="rpn3d-int8.xml", bf16=True)}
+    assert fast["scan_bf16"].arguments[3:5] == ("--precision", "bf16")
+    assert "f32,bf16,int8" in fast["naive"].arguments
     plain = {each.name: each for each in benchmarks("s.mhd")}
     assert "scan_folder" not in plain
     assert plain["scan"].arguments[3:5] == ("--precision", "auto")
