@@ -107,6 +107,8 @@ def test_what_is_measured() -> None:
     assert "build/rpn3d-int8.xml" in every["engines"].arguments
     assert not any("bf16" in word for each in every.values() for word in each.arguments)
     fast = {each.name: each for each in benchmarks("s.mhd", int8="rpn3d-int8.xml", bf16=True)}
+    assert "data=1,1,96,96,96" in every["engines"].arguments
+    assert "data=1,1,128,128,128" in fast["engines"].arguments
     assert fast["scan_bf16"].arguments[3:5] == ("--precision", "bf16")
     assert "f32,bf16,int8" in fast["naive"].arguments
     plain = {each.name: each for each in benchmarks("s.mhd")}

@@ -18,6 +18,7 @@ from bench.training_curves import draw_curves, last_quarter, moving_mean, train_
 from bench.training_curves import table as curves_table
 from bench.training_curves import write_json as write_curves
 from bench.training_loop import PlainBatch, PlainStep, TrainStep, random_batch, three_part_loss
+from bench.training_report import draw_train, markdown
 from bench.turns import Loop
 from caffe_models.errors import Rpn3dError
 from caffe_models.generators.rpn3d import Stage, solver, train_net
@@ -70,6 +71,11 @@ def test_figures_table_and_file(task: Task, tmp_path: Path) -> None:
     assert "a cube" in text
     assert "bf16 left out" in text.splitlines()
     assert said[0] in text
+    page = markdown(written)
+    assert f"| 16 | 2 | f32 | rpn3d train | {ours['crops_per_s']:.2f} |" in page
+    assert f"| {row['ratio']:.3f} |" in page
+    assert "bf16 left out" in page.splitlines()
+    assert draw_train(written, tmp_path / "train.png").stat().st_size > 5_000
 
 
 def test_the_plain_loop_computes_the_same_loss_as_the_train_net(task: Task, tmp_path: Path) -> None:
