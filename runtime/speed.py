@@ -24,6 +24,9 @@ from runtime.network_input import OUTSIDE, STRIDE
 
 EXTENT = 96
 """Voxels along each axis of the window measured: at 64 a voxel costs a tenth less or more than in a whole lung."""
+LUNGS_SHARE = 0.9
+"""What a voxel of a scan's windows takes of one of the window measured: a scan holds emptiness, which the first layers
+leave out. Two real scans and two synthetic ones in int8, bf16 and f32, with AVX-512: 0.76 to 0.98, median 0.91."""
 LAST = 5
 """So many scans of a kind are remembered: the machine may have been busy during one of them."""
 SAME_SIZE = 2.0
@@ -75,7 +78,8 @@ class Speed:
 
 
 def measure(engine: Engine) -> Sample:
-    """The second of two equal windows, since the first one also chooses kernels and takes memory."""
+    """The second of two equal windows, since the first one also chooses kernels and takes memory; less what lungs leave
+    out."""
     # No emptiness, which engines may leave out: what they cannot leave out is to be measured.
     data = np.random.default_rng(0).integers(0, OUTSIDE, (1, 1, EXTENT, EXTENT, EXTENT), dtype=np.uint8)
     coord = np.zeros((1, 3, *[EXTENT // STRIDE] * 3), dtype=np.float32)
@@ -84,7 +88,7 @@ def measure(engine: Engine) -> Sample:
     engine(data, coord)
     taken = time.perf_counter() - start
     engine.release()
-    return Sample(data.size, taken / data.size)
+    return Sample(data.size, LUNGS_SHARE * taken / data.size)
 
 
 class SpeedMemory:
