@@ -32,7 +32,7 @@ print(json.dumps([peak_resident_bytes() - held, after, resident_bytes() - held, 
 """
 
 
-@pytest.mark.parametrize("precision", ["f32", fast_precision(), "int8"])
+@pytest.mark.parametrize("precision", sorted({"f32", fast_precision(), "int8"}))
 @pytest.mark.parametrize("keep", [False, True])
 def test_windows_take_no_more_than_predicted_and_give_back_what_is_not_to_be_kept(precision: str, keep: bool) -> None:
     weights = ROOT / "caffe_models/rpn3d.caffemodel"
