@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from bench.plain_torch import PlainRpn3d, load_caffe
 from caffe_models.rpn.anchors import ANCHORS_VOXEL, STRIDE, VALUES_PER_ANCHOR
 from caffe_models.solver import Solver
 from caffe_models.weights import read_caffemodel
-from runtime.budget import peak_resident_bytes
+from runtime.budget import freed_memory_kept, peak_resident_bytes
 from train.crops import CropSource
 from train.dataset import load_folder
 from train.level import LOG_NAME, sampling_of
@@ -193,8 +194,9 @@ def main(path: str) -> None:
     torch.set_num_threads(job["threads"])
     run = LOOPS[job["loop"]](job)
     print(json.dumps({"batch": run.batch}), file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps([asdict(timed(run)) for _ in range(int(line))]), file=answers, flush=True)
+    with freed_memory_kept() if isinstance(run, TrainStep) else nullcontext():  # as `train.level` trains
+        for line in sys.stdin:
+            print(json.dumps([asdict(timed(run)) for _ in range(int(line))]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

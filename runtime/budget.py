@@ -10,6 +10,8 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +120,29 @@ def give_back_free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Settings of glibc's `mallopt`, as malloc.h numbers them, and below what it starts with."""
+DEFAULT_TRIM_BYTES, DEFAULT_MMAPS = 128 * 1024, 65536
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[bool]:
+    """Within it the C library keeps all freed memory for what this process asks for next; whether it does (glibc can).
+
+    By default glibc gets large blocks from the system one by one and gives each back when it is freed, and the system
+    zeroes every page anew. An iteration of training at crop 64 touches 270,000 new pages so, a fifth of its time; none
+    with its memory kept. The process holds its peak meanwhile, or what it needs after `give_back_free_memory`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    try:
+        yield mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
+    finally:
+        if mallopt is not None:
+            mallopt(M_MMAP_MAX, DEFAULT_MMAPS)
+            mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_BYTES)
+        give_back_free_memory()
 
 
 def peak_resident_bytes() -> int:

@@ -2,16 +2,18 @@
 
 import json
 import re
+import resource
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from small_chest import write_chest
 
 from bench.held import Usage, run_held
 from convert.build import built_ir
-from runtime.budget import give_back_free_memory, resident_bytes
+from runtime.budget import freed_memory_kept, give_back_free_memory, resident_bytes
 from runtime.find_scans import find_scans
 from runtime.scan_stages import prepare
 
@@ -45,6 +47,25 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     held = held[-1:]  # the last one, so that the heap does not shrink by itself
     give_back_free_memory()
     assert before - resident_bytes() > 60 * MIB
+
+
+def new_pages(blocks: int) -> int:
+    """Pages that the system gave anew while a large block was taken, written to and freed so many times."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(blocks):
+        np.ones(64 * MIB, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_freed_memory_is_kept_while_that_is_asked_for() -> None:
+    before = resident_bytes()
+    with freed_memory_kept() as kept:
+        assert kept
+        new_pages(1)
+        assert new_pages(10) < 1000
+        assert resident_bytes() - before > 60 * MIB
+    assert resident_bytes() - before < 20 * MIB
+    assert new_pages(10) > 10 * 64 * MIB // (2 << 20), "one by one again: at least a huge page for each 2 MiB"
 
 
 def detect(scan: Path, out: Path, model: Path, memory_bytes: int) -> Usage:

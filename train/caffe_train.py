@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from caffe_models.errors import NetError, Rpn3dError
 from caffe_models.solver import Solver, StepResult
+from runtime.budget import freed_memory_kept
 from train.array_feed import Array, ArrayFeed
 from train.step_log import StepLog
 from train.step_progress import StepProgress
@@ -92,7 +93,12 @@ def train_on_arrays(
     feed.check(start, last)
     _check_writable(Path(solver.snapshot_prefix).parent)
     progress = StepProgress(start, last, settings.display, settings.average_loss, quiet)
-    with StopSignals() as signals, StepLog(log_path, None if snapshot is None else start) as log, progress:
+    with (
+        freed_memory_kept(),
+        StopSignals() as signals,
+        StepLog(log_path, None if snapshot is None else start) as log,
+        progress,
+    ):
         for line in _remarks(solver, feed, last, tests):
             progress.say(line)
         return _run(solver, feed, tests, last, log, progress, signals)

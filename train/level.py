@@ -17,6 +17,7 @@ from statistics import fmean
 from caffe_models.errors import Rpn3dError, WeightsError
 from caffe_models.net import Net
 from caffe_models.solver import Solver
+from runtime.budget import freed_memory_kept
 from train.board import TRAINING, Board, Picture
 from train.crop_pictures import draw_crops
 from train.crops import CropSource, Sampling
@@ -79,7 +80,8 @@ def train_level(
         draw = rows_of(pace, around.share)
     set_source(solver.net, lambda: draw(solver.iteration), settings.device)
     try:
-        _Level(solver, snapshots, pace, settings, around, around.later_voxels / pace.voxels, say).run()
+        with freed_memory_kept():
+            _Level(solver, snapshots, pace, settings, around, around.later_voxels / pace.voxels, say).run()
     finally:
         source.close()
     if around.share is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from caffe_models.net import Net
+from runtime.budget import give_back_free_memory
 from train.best import WEIGHTS_NAME, keep_if_best
 from train.board import VALIDATION, Board
 from train.disk import naming
@@ -65,6 +66,7 @@ class LevelValidation:
         due = iteration == self._last or (self._every and iteration % self._every == 0)
         if validation is None or not due or not iteration or self.has(iteration) or stopped():
             return
+        give_back_free_memory()  # training keeps it, and the engine's plan would count it as held
         found = validate(net.weights(), validation, stopped)
         if found is None:
             return

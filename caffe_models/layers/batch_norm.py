@@ -102,6 +102,8 @@ class BatchNorm(Layer):
     def forward(self, tensors: Sequence["torch.Tensor"]) -> list["torch.Tensor"]:
         import torch
 
+        from caffe_models import folded_batch_norm
+
         x = tensors[0] if tensors[0].ndim > 1 else tensors[0][:, None]
         mean, var, factor = self.blobs[:3]
         gamma = self.blobs[3] if self.params.gamma else None
@@ -114,6 +116,9 @@ class BatchNorm(Layer):
             y = torch.batch_norm(x, gamma, beta, m, v, False, 0.0, self.params.eps, False)
         elif self.share is not None:
             y, batch_mean, batch_var = self.share.batch_norm(x, gamma, beta, self.params.eps)
+            self._measure(batch_mean, batch_var)
+        elif (fold := folded_batch_norm.rows_to_fold(x)) > 1:
+            y, batch_mean, batch_var = folded_batch_norm.batch_norm(x, gamma, beta, self.params.eps, fold)
             self._measure(batch_mean, batch_var)
         else:
             # momentum 1 makes torch hand out the batch's mean and unbiased variance, which is what Caffe accumulates;
