@@ -7,7 +7,7 @@ import pytest
 
 from runtime.network_input import OUTSIDE
 from train.augment import MAX_NODULES, cut, random_matrix
-from train.crops import CropSource, Sampling
+from train.crops import CropSource, Sampling, _cumulative, _drawn
 from train.dataset import IGNORE, TARGET, DatasetError, PreparedScan
 from train.mine import Hard
 
@@ -119,7 +119,9 @@ def test_false_positives_of_the_model_before_are_drawn_as_often_as_asked_the_lik
     rows = [source.draw(i).nodules[k, 0] for i in range(100) for k in range(2)]
     with_ball = sum(row[4] == TARGET for row in rows)
     assert 80 <= with_ball <= 120  # the ball lies beyond 32 voxels of either false positive
-    drawn = np.bincount(np.random.default_rng(0).choice(2, 1000, p=source._false_weights), minlength=2)
+    drawn = np.bincount(
+        np.random.default_rng(0).choice(2, 1000, p=np.diff(source._likely_false, prepend=0)), minlength=2
+    )
     assert drawn[0] / drawn[1] == pytest.approx(4.58, rel=0.2)  # roots of the odds 0.9 / 0.1 and 0.3 / 0.7
     source.close()
 
@@ -133,13 +135,13 @@ def test_how_sure_a_model_is_of_everything_does_not_change_which_false_positives
         false = np.array([(10, 12, 14, 5, one) for one in p], dtype=np.float32)
         hard = Hard("ball", false, np.zeros((0, 5), np.float32))
         source = CropSource([scan()], PLAIN, seed=1, hard=[hard])
-        shares.append(source._false_weights)
+        shares.append(np.diff(source._likely_false, prepend=0))
         source.close()
     np.testing.assert_allclose(shares, [shares[1]] * 3, rtol=1e-3)
     hard = Hard("ball", np.array([(9, 9, 9, 5, 1.0), (9, 9, 9, 5, 0.0)], np.float32), np.zeros((0, 5), np.float32))
     source = CropSource([scan()], PLAIN, seed=1, hard=[hard])
-    assert np.isfinite(source._false_weights).all()
-    assert source._false_weights[1] > 0
+    assert np.isfinite(np.diff(source._likely_false, prepend=0)).all()
+    assert np.diff(source._likely_false, prepend=0)[1] > 0
     source.close()
 
 
@@ -148,7 +150,7 @@ def test_a_missed_nodule_is_drawn_more_often_than_one_the_model_was_sure_of() ->
     nodules = np.array([(*BALL, 10.0, TARGET), (20.0, 20.0, 20.0, 10.0, TARGET)], dtype=np.float32)
     hard = Hard("ball", np.zeros((0, 5), np.float32), np.array([(*BALL, 10, 1.0), (20, 20, 20, 10, 0.0)], np.float32))
     source = CropSource([replace(two, nodules=nodules)], PLAIN, seed=1, hard=[hard])
-    assert source._weights.tolist() == pytest.approx([0.25, 0.75])  # 1 and missed_weight = 3
+    assert np.diff(source._likely, prepend=0).tolist() == pytest.approx([0.25, 0.75])  # 1 and missed_weight = 3
     source.close()
 
 
@@ -158,5 +160,13 @@ def test_a_nodule_at_a_wall_is_drawn_more_often_than_one_in_the_middle_of_the_lu
     voxels[:, :20] = 170  # the chest wall, up to the second nodule
     nodules = np.array([(*BALL, 12.0, TARGET), (30.0, 25.0, 25.0, 12.0, TARGET)], dtype=np.float32)
     source = CropSource([replace(walled, voxels=voxels, nodules=nodules)], PLAIN, seed=1)
-    assert source._weights.tolist() == pytest.approx([0.2, 0.8])  # 1 and wall_weight = 4
+    assert np.diff(source._likely, prepend=0).tolist() == pytest.approx([0.2, 0.8])  # 1 and wall_weight = 4
     source.close()
+
+
+def test_weighted_drawing_is_that_of_numpy() -> None:
+    weights = np.array([0.5, 0.0, 2.0, 7.0])
+    ours, numpys = np.random.default_rng(0), np.random.default_rng(0)
+    drawn = [_drawn(_cumulative(weights), ours) for _ in range(200)]
+    assert drawn == [int(numpys.choice(4, p=weights / weights.sum())) for _ in range(200)]
+    assert set(drawn) == {0, 2, 3}

@@ -90,13 +90,13 @@ class CropSource:
         diameters = np.array([self.scans[s].nodules[n, 3] for s, n in self._targets])
         number = {scan.seriesuid: s for s, scan in enumerate(self.scans)}
         self._false = [(number[one.seriesuid], row) for one in hard for row in one.false_positives]
-        self._false_weights = _shares(_pull(np.array([row[4] for _, row in self._false], dtype=np.float64)))
+        self._likely_false = _cumulative(_pull(np.array([row[4] for _, row in self._false], dtype=np.float64)))
         sure = {(number[one.seriesuid], _place(row)): float(row[4]) for one in hard for row in one.nodules}
         missed = np.array([1.0 - sure.get((s, _place(self.scans[s].nodules[n])), UNKNOWN) for s, n in self._targets])
         soft = np.array([dense_share(self.scans[s], self.scans[s].nodules[n]) for s, n in self._targets])
         size = np.where(diameters < 10.0, sampling.small_weight, 1.0)
         rare = np.where(soft > WALL_SHARE, np.maximum(size, sampling.wall_weight), size)
-        self._weights = _shares(rare * (1.0 + (sampling.missed_weight - 1.0) * missed))
+        self._likely = _cumulative(rare * (1.0 + (sampling.missed_weight - 1.0) * missed))
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="crops")
         self._ahead: dict[int, Future[CropBatch]] = {}
 
@@ -135,14 +135,14 @@ class CropSource:
         size = self.sampling.crop
         middle = (size - 1) / 2.0
         if self._false and rng.random() < self.sampling.hard_share:
-            s, mark = self._false[int(rng.choice(len(self._false), p=self._false_weights))]
+            s, mark = self._false[_drawn(self._likely_false, rng)]
             bound = min(self.sampling.bound_voxel * size / 128.0 + 4.0, middle)
             target = rng.uniform(bound, size - 1 - bound, 3)
             return Choice("hard", s, mark[:3].astype(np.float64), target)
         if rng.random() < self.sampling.random_share:
             s = int(rng.integers(len(self.scans)))
             return Choice("random", s, self.scans[s].random_lung_voxel(rng), np.full(3, middle))
-        s, n = self._targets[int(rng.choice(len(self._targets), p=self._weights))]
+        s, n = self._targets[_drawn(self._likely, rng)]
         nodule = self.scans[s].nodules[n]
         bound = min(max(self.sampling.bound_voxel * size / 128.0 + 4.0, 0.6 * float(nodule[3])), middle)
         target = rng.uniform(bound, size - 1 - bound, 3) if bound < middle else np.full(3, middle)
@@ -166,7 +166,12 @@ def _place(row: NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(np.round(row[:3].astype(np.float64), 1).tolist())
 
 
-def _shares(weights: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights that add up to 1."""
-    array = np.asarray(weights, dtype=np.float64)
-    return array / array.sum() if len(array) else array
+def _cumulative(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sums of the weights up to each, of the sum of all: what `_drawn` draws by."""
+    sums = np.cumsum(weights)
+    return sums / sums[-1:]
+
+
+def _drawn(cumulative: NDArray[np.float64], rng: np.random.Generator) -> int:
+    """As `rng.choice` with these weights draws, which adds them up each time: .2 ms for 36,000 false positives."""
+    return int(cumulative.searchsorted(rng.random(), side="right"))
