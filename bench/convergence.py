@@ -32,7 +32,7 @@ from train import mine
 from train.dataset import load_folder
 from train.prepared_files import base_of
 from train.prepared_scan import PreparedScan
-from train.run import RunSettings, fast_bf16, train
+from train.run import RunSettings, fast_bf16, level_name, train
 from train.validation import Validation, engine_of
 
 DEPLOY = Path(__file__).resolve().parent.parent / "prototxt" / "rpn3d" / "deploy.prototxt"
@@ -53,12 +53,19 @@ class Step:
         share: of the run's voxels.
         weighted: with the weighted loss.
         frozen: with BatchNorm's statistics as the run before left them.
+        easy: with hard negatives from few, as the first part of the shipped schedule.
     """
 
     crop: int
     share: float = 1.0
     weighted: bool = False
     frozen: bool = False
+    easy: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its solver."""
+        return f"{self.crop}{'_easy' * self.easy}"
 
 
 @dataclass(frozen=True)
@@ -89,17 +96,20 @@ class Recipe:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
 
-PLAIN = (Step(64),)
-SCHEDULE = (Step(32, 0.5), Step(64, 0.3), Step(128, 0.2))
+PLAIN = (Step(64, 0.5, easy=True), Step(64, 0.5))
+SCHEDULE = (Step(32, 0.5, easy=True), Step(64, 0.3), Step(128, 0.2))
+HARD = (Step(32, 0.5), *SCHEDULE[1:])
+ALL = "crop 32, 64, 128"
 RECIPES = (
-    Recipe("crop 64, no dropout", PLAIN, dropout=False),
+    Recipe(ALL, SCHEDULE),
     Recipe("crop 64", PLAIN),
-    Recipe("crop 64, another seed", PLAIN, seed=SEED + 1),
-    Recipe("crop 32, 64, 128, no dropout", SCHEDULE, dropout=False),
-    Recipe("crop 32, 64, 128", SCHEDULE),
-    Recipe("crop 64, anchors 10, 30, 60", PLAIN, anchors=(10.0, 30.0, 60.0)),
-    Recipe("level 1 goes on", PLAIN, after="crop 32, 64, 128"),
-    Recipe("level 2", PLAIN, after="crop 32, 64, 128", mined=True),
+    Recipe(f"{ALL}, no dropout", SCHEDULE, dropout=False),
+    Recipe("crop 64, no dropout", PLAIN, dropout=False),
+    Recipe(f"{ALL}, another seed", SCHEDULE, seed=SEED + 1),
+    Recipe(f"{ALL}, hardest negatives from the start", HARD),
+    Recipe(f"{ALL}, anchors 10, 30, 60", SCHEDULE, anchors=(10.0, 30.0, 60.0)),
+    Recipe("level 1 goes on", (Step(64),), after=ALL),
+    Recipe("level 2", (Step(64),), after=ALL, mined=True),
     Recipe("level 3, plain loss", (Step(128, frozen=True),), after="level 2", mined=True),
     Recipe("level 3, weighted loss", (Step(128, weighted=True, frozen=True),), after="level 2", mined=True),
 )
@@ -123,17 +133,23 @@ def write_texts(recipe: Recipe, iterations: int, folder: Path) -> list[Path]:
         policy = f'lr_policy: "step" gamma: 0.1 stepsize: {max(1, round(0.75 * count)) if last else count}'
         if recipe.after:
             policy = 'lr_policy: "poly" power: 1'
-        net = folder / f"train_{step.crop}.prototxt"
+        net = folder / f"train_{step.name}.prototxt"
         anchors = recipe.anchors
         text = train_net(
-            step.crop, stage.batch, step.weighted, frozen=step.frozen, dropout=recipe.dropout, anchors=anchors
+            step.crop,
+            stage.batch,
+            step.weighted,
+            frozen=step.frozen,
+            easy=step.easy,
+            dropout=recipe.dropout,
+            anchors=anchors,
         )
         solver = (
             f'net: "{net.name}" type: "SGD" base_lr: {stage.base_lr:g} {policy} momentum: 0.9\n'
             f"weight_decay: {WEIGHT_DECAY:g} max_iter: {count} snapshot: {max(1, count // 4)}\n"
-            f'snapshot_prefix: "{step.crop}" random_seed: {recipe.seed} solver_mode: CPU\n'
+            f'snapshot_prefix: "{step.name}" random_seed: {recipe.seed} solver_mode: CPU\n'
         )
-        solvers.append(folder / f"solver_{step.crop}.prototxt")
+        solvers.append(folder / f"solver_{step.name}.prototxt")
         for path, content in ((net, text), (solvers[-1], solver)):
             if not path.is_file() or path.read_text(encoding="utf-8") != content:
                 with replacing(path) as part:
@@ -229,7 +245,7 @@ def figures(recipe: Recipe, folder: Path) -> dict[str, Any]:
     seconds = 0.0
     for step in recipe.steps:
         stage = next(one for one in STAGES if one.name == str(step.crop))
-        level = folder / f"crop{step.crop}"
+        level = folder / level_name(Path(f"solver_{step.name}.prototxt"))
         for line in (level / "log.jsonl").read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             voxels.append((voxels[-1] if voxels else 0.0) + stage.batch * step.crop**3 / 1e6)

@@ -112,7 +112,7 @@ def benchmarks(
         ),
         bench("Scaling, and the roof", "scaling", "--precision", precisions, "--quick", *with_model),
         bench("Against the classic way", "naive", scan, "--precision", precisions, "--runs", "1", *with_model),
-        bench("Training", "train", "--crops", "32,64", "--steps", "4", module="bench.training"),
+        bench("Training", "train", "--steps", "4", module="bench.training"),
     ]
     if bf16:
         slow = ("scan", scan, "--precision", "bf16", "--runs", "1", "--warm", "1", *with_model)

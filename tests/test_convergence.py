@@ -11,12 +11,12 @@ import pytest
 from bench import convergence
 from bench.convergence import RECIPES, Recipe, Step, Study, draw, hold_out, markdown, with_what_they_need, write_texts
 from caffe_models.errors import Rpn3dError
-from caffe_models.generators.rpn3d import STAGES
+from caffe_models.generators.rpn3d import EASY_POOL, STAGES
 from caffe_models.net import Net
 from caffe_models.solver_settings import read_settings
 from caffe_models.text_format import read_text
 from runtime.budget import make_budget
-from train.run import RunSettings
+from train.run import RunSettings, level_name
 
 
 class Scan:
@@ -35,13 +35,16 @@ def test_all_runs_go_through_the_same_number_of_voxels(recipe: Recipe, tmp_path:
         stage = next(one for one in STAGES if one.name == str(step.crop))
         settings = read_settings(read_text(solver, "SolverParameter"))
         went += settings.max_iter * stage.batch * step.crop**3
-        net = Net.from_prototxt(solver.parent / f"train_{step.crop}.prototxt", "TRAIN")
+        net = Net.from_prototxt(solver.parent / f"train_{step.name}.prototxt", "TRAIN")
         names = [layer.spec.name for layer in net.layers]
         assert ("drop" in names) == recipe.dropout
         targets = next(layer for layer in net.layers if layer.spec.name == "targets")
         settings_of_targets = json.loads(targets.spec.message.get("python_param").get("param_str"))
         assert tuple(settings_of_targets["anchors"]) == recipe.anchors
         assert settings.policy.name == ("poly" if recipe.after else "step")
+        choice = next(layer for layer in net.layers if layer.spec.name == "hard_negatives")
+        pool = json.loads(choice.spec.message.get("python_param").get("param_str"))["pool"]
+        assert pool == (EASY_POOL if step.easy else 800 * (step.crop // 64 or 1) ** 3)
     assert went == pytest.approx(200 * convergence.UNIT_VOXELS, rel=0.01)
 
 
@@ -61,7 +64,7 @@ def test_what_a_run_needs_is_run_before_it() -> None:
         "level 3, weighted loss",
     ]
     assert with_what_they_need(None) == list(RECIPES)
-    with pytest.raises(Rpn3dError, match=r'--only "level 9" is no run; allowed: crop 64, no dropout;'):
+    with pytest.raises(Rpn3dError, match=r'--only "level 9" is no run; allowed: crop 32, 64, 128; crop 64;'):
         with_what_they_need(["level 9"])
 
 
@@ -79,7 +82,7 @@ def test_levels_go_on_from_what_was_trained_and_draw_from_what_was_mined(
         trained.append((out.name, weights, list(how["hard"])))
         seeds[out.name] = settings.seed
         for number, solver in enumerate(solvers):
-            level = out / f"crop{solver.stem.removeprefix('solver_')}"
+            level = out / level_name(solver)
             level.mkdir(parents=True)
             losses = {"loss_pos": 1.0, "loss_neg": 0.5, "loss_reg": 0.25 - 0.05 * number}
             row = {"losses": losses, "seconds": 30.0}
@@ -104,9 +107,9 @@ def test_levels_go_on_from_what_was_trained_and_draw_from_what_was_mined(
         None,
         tmp_path / "crop-32-64-128" / "crop64" / "last.caffemodel",
     ]
-    assert seeds["crop-64"] != seeds["crop-64-another-seed"]
+    assert seeds["crop-32-64-128"] != seeds["crop-32-64-128-another-seed"]
     told = {name: (weights, hard) for name, weights, hard in trained}
-    assert told["crop-64"] == (None, [])
+    assert told["crop-64"] == (tmp_path / "crop-64" / "64_easy" / "last.caffemodel", [])
     assert told["level-1-goes-on"] == (first, [])
     assert told["level-2"] == (first, ["mistakes of crop 32, 64, 128"])
     for name in ("level-3-plain-loss", "level-3-weighted-loss"):
@@ -120,4 +123,4 @@ def test_levels_go_on_from_what_was_trained_and_draw_from_what_was_mined(
     draw(json.loads(json.dumps(runs)), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     assert "| level 2 | crop 32, 64, 128 | 1.0 | 1.000 | 0.700 | 0.500 / 0.750 |" in markdown(runs)
-    assert Step(64) == RECIPES[0].steps[0]
+    assert RECIPES[0].steps[0] == Step(32, 0.5, easy=True)

@@ -62,6 +62,12 @@ def test_crop_sizes_differ_in_crops_and_in_how_many_negatives_are_chosen() -> No
     assert len({texts[f"train_{n}.prototxt"] for n in (32, 64, 128)}) == 3
 
 
+def test_negatives_are_chosen_from_few_until_the_net_knows_something() -> None:
+    texts = rpn3d.generate()
+    pools = [int(re.findall(r'\\"pool\\": (\d+)', texts[stage.net])[0]) for stage in rpn3d.STAGES]
+    assert pools == [20, 800, 6400, 800, 6400]
+
+
 def test_the_weighted_net_differs_in_its_two_classification_losses(root: Path) -> None:
     net = Net.from_prototxt(root / "prototxt" / "rpn3d" / "train_128_weighted.prototxt", "TRAIN")
     moved = {"SigmoidCrossEntropyLoss": 0, "Python": 5}
