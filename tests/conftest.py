@@ -1,11 +1,15 @@
 """Fixtures that every room's tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A shell starts `... &` with Ctrl-C ignored, and all that the tests start would ignore it, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def data_folder() -> Path:
