@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from runtime.network_input import OUTSIDE
-from train.augment import MAX_NODULES, CropMap, Variation, Warp, cut, kernel, random_matrix, random_warp, vary
+from train.augment import MAX_NODULES, CropMap, Variation, Warp, cut, kernel, random_matrix, random_warp, smooth, vary
 from train.dataset import IGNORE, TARGET, PreparedScan
 
 STILL = Variation(crop=32, warp_share=0, blur_voxel=0, sharpen_share=0, thick_voxel=0, noise=0, contrast=0, shift=0)
@@ -160,6 +160,18 @@ def test_a_kernel_is_a_gaussian_cut_at_two_and_a_half_sigma() -> None:
     assert kernel(0.2).tolist() == [1.0]
     # sigma 0.8 reaches 2 voxels: exp(-x^2 / 1.28) is 1, 0.45783, 0.04394; their sum, both sides, 2.00354
     assert kernel(0.8) == pytest.approx([0.02193, 0.22851, 0.49911, 0.22851, 0.02193], abs=1e-4)
+
+
+def test_a_blur_is_that_of_scipy_up_to_the_faces() -> None:
+    voxels = np.random.default_rng(0).normal(100, 30, (7, 8, 9)).astype(np.float32)
+    given = voxels.copy()
+    for sigmas in ((0.5, 0.1, 1.3), (0.1, 0.1, 0.1), (0.0, 0.9, 0.0)):
+        wanted: np.ndarray = voxels
+        for axis, sigma in enumerate(sigmas):
+            wanted = ndimage.correlate1d(wanted, kernel(sigma), axis=axis, mode="nearest")
+        assert np.allclose(smooth(voxels, np.array(sigmas)), wanted, atol=1e-3)
+        assert np.array_equal(voxels, given)
+    assert smooth(voxels, np.full(3, 0.1)) is voxels
 
 
 def test_a_nodule_that_the_crop_only_touches_is_ignored_and_one_far_off_is_not_there() -> None:
