@@ -254,8 +254,8 @@ def figures(recipe: Recipe, folder: Path) -> dict[str, Any]:
     found = json.loads((level / "validation.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return {
         **{key: value for key, value in asdict(recipe).items() if key != "name"},
-        "megavoxels": voxels,
-        "loss": losses,
+        "megavoxels": [round(one, 2) for one in voxels],
+        "loss": [round(one, 4) for one in losses],
         "loss_at_the_end": fmean(losses[-max(1, len(losses) // 5) :]),
         "minutes": seconds / 60,
         "cpm": found["cpm"],
@@ -268,7 +268,7 @@ def draw(runs: Mapping[str, Mapping[str, Any]], out: Path) -> None:
     """Left: losses of the runs from the fillers over what they went through; right: what each run finds."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    figure = Figure(figsize=(12, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     first = [name for name, run in runs.items() if not run["after"]]
     for name in first:
@@ -277,9 +277,9 @@ def draw(runs: Mapping[str, Mapping[str, Any]], out: Path) -> None:
         left.plot(voxels[width - 1 :], np.convolve(loss, np.full(width, 1 / width), "valid"), label=name, linewidth=1.2)
     left.set_xlabel("million voxels")
     left.set_ylabel("loss, mean over a tenth of the run")
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1)
     left.grid(alpha=0.3)
-    left.legend()
+    figure.legend(loc="outside lower left", ncols=2, fontsize=8)
     names = list(runs)[::-1]
     right.barh(names, [runs[name]["cpm"] for name in names], color=["C0" if name in first else "C1" for name in names])
     right.set_xlabel("CPM")

@@ -32,14 +32,14 @@ from runtime.volume import read_volume
 from runtime.working_volume import WorkingVolume, make_working_volume
 
 MARGINS = (0, 8, 16, 24, 32, 48, 64)
-LEAST_PROBABILITY = 0.1
-"""Findings below are not counted."""
+LEAST_PROBABILITY = 0.01
+"""Findings below are not counted: of a calibrated model tens in a scan lie above it."""
 SHIFT = 0.05
 """A finding whose probability changes by more than this counts as shifted."""
 SAME_VOXEL = 5.0
 """Findings whose centres lie closer than this are one and the same."""
-LEAST_LOGIT = -3.0
-"""Cells below 5 % in both runs are not compared: they are no findings either way."""
+LEAST_LOGIT = -9.2
+"""Cells below a probability of 0.0001 in both runs are not compared: they are no findings either way."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Band:
 
     Attributes:
         margin: voxels; cells and findings at least this far from every cut, and nearer than the next margin.
-        cells: cells in the lungs whose logit is above -3 in either run.
+        cells: cells in the lungs whose logit is above `LEAST_LOGIT` in either run.
         median_logit, max_logit: absolute change of their logits.
-        findings: findings of the whole with probability 0.1 or more.
+        findings: findings of the whole with a probability of `LEAST_PROBABILITY` or more.
         vanished, appeared, shifted: how many of them have no partner in the cut run, are new in it, or change their
             probability by more than 0.05.
     """
@@ -99,7 +99,7 @@ def compare(name: str, working: WorkingVolume, engine: Predictor) -> list[Band]:
     logits = [np.stack([head[k] for k in range(0, len(head), 5)]) for head in (one, many)]
     seen = inside & (np.maximum(*logits) > LEAST_LOGIT)
     change = np.abs(logits[0] - logits[1])
-    uncut, parted = (decode(head, -7.0, lung=working.lung) for head in (one, many))  # down to 0.1 %
+    uncut, parted = (decode(head, LEAST_LOGIT, lung=working.lung) for head in (one, many))
     found = [nms(uncut), nms(parted)]
     bands = []
     for margin, after in zip(MARGINS, (*MARGINS[1:], 10_000), strict=True):
@@ -141,8 +141,8 @@ def _probability(logit: NDArray[np.float32]) -> NDArray[np.float64]:
 def _partners(kept: Candidates, mine: Candidates, theirs: Candidates, band: NDArray[np.bool_]) -> tuple[int, int, int]:
     """Of the findings `kept` in the band: how many have no partner, how many one of another probability, how many all.
 
-    A finding stands for the likeliest candidate around it, before NMS, in either run: one that sinks from 0.11 to 0.09,
-    or whose neighbour now wins, has not vanished.
+    A finding stands for the likeliest candidate around it, before NMS, in either run: one that sinks from 0.011 to
+    0.009, or whose neighbour now wins, has not vanished.
     """
     lost = moved = count = 0
     for i in np.flatnonzero(band & (_probability(kept.logit) >= LEAST_PROBABILITY)):

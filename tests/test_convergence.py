@@ -119,7 +119,7 @@ def test_levels_go_on_from_what_was_trained_and_draw_from_what_was_mined(
     assert schedule["minutes"] == 3.0
     assert schedule["cpm"] == 0.7
     assert schedule["loss"] == pytest.approx([1.0, 1.0, 0.95, 0.95, 1.0, 1.0])
-    assert schedule["megavoxels"][-1] == pytest.approx(2 * (16 * 32**3 + 4 * 64**3 + 128**3) / 1e6)
+    assert schedule["megavoxels"][-1] == pytest.approx(2 * (16 * 32**3 + 4 * 64**3 + 128**3) / 1e6, abs=0.01)
     draw(json.loads(json.dumps(runs)), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     assert "| level 2 | crop 32, 64, 128 | 1.0 | 1.000 | 0.700 | 0.500 / 0.750 |" in markdown(runs)
