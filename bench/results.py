@@ -129,21 +129,36 @@ def measure_all(
     *,
     command: Sequence[str] = RPN3D,
     limit_s: float = LIMIT_S,
+    only: Sequence[str] = (),
     say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Run them one after the other; each leaves NAME.json in the folder, or a message in `results.json`.
 
     Earlier figures of a benchmark that fails now are taken away: the page must not show them as today's.
+
+    Args:
+        only: names of those to run; the others stay as they were measured in `folder`, on this very machine.
+
+    Raises:
+        Rpn3dError: there is no benchmark of such a name, or nothing of this machine in `folder` to keep.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if unknown := sorted({*only} - {one.name for one in every}):
+        raise Rpn3dError(f'--only "{unknown[0]}": allowed: {", ".join(one.name for one in every)}')
+    kept = _kept(folder) if only else {}
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     notes: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": kept.get("date", date),
         "machine": describe().as_json(),
         "benchmarks": [],
     }
+    before = {one["name"]: one for one in kept.get("benchmarks", [])}
     for number, one in enumerate(every, 1):
+        if only and one.name not in only:
+            notes["benchmarks"] += [before[one.name]] if one.name in before else []
+            continue
         say(f"[{number}/{len(every)}] rpn3d {' '.join(one.arguments)}")
         start = time.perf_counter()
         message = _measure(one, folder, command, limit_s)
@@ -156,11 +171,28 @@ def measure_all(
                 "command": ["rpn3d", *one.arguments],
                 "module": one.module,
                 "draw": one.draw,
+                "date": date,
                 "seconds": seconds,
                 "message": message,
             }
         )
-        _write(folder / NOTES, json.dumps(notes, indent=1) + "\n")
+        if not only:
+            _write(folder / NOTES, json.dumps(notes, indent=1) + "\n")
+    _write(folder / NOTES, json.dumps(notes, indent=1) + "\n")
+    return notes
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    """What was measured before, if that was here."""
+    try:
+        notes: dict[str, Any] = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+        was, now = Machine(**notes["machine"]), describe()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Rpn3dError(f"--only: {folder / NOTES} cannot be read ({error}); measure everything first") from error
+    if (was.cpu, [*was.flags], was.usable_cpus) != (now.cpu, [*now.flags], now.usable_cpus):
+        raise Rpn3dError(
+            f"--only: {folder} is of another machine, {was.line()}; this is {now.line()}: measure everything"
+        )
     return notes
 
 
@@ -176,7 +208,7 @@ def build_page(folder: str | Path, page: str | Path, say: Say = lambda text: Non
     try:
         notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
         machine = Machine(**notes["machine"])
-        sections = [_section(one, folder, page.parent, say) for one in notes["benchmarks"]]
+        sections = [_section(one, folder, page.parent, notes["date"], say) for one in notes["benchmarks"]]
         total = sum(one["seconds"] for one in notes["benchmarks"])
     except FileNotFoundError as error:
         raise Rpn3dError(f"{folder}: there is no {NOTES}; `make bench` measures and writes it") from error
@@ -226,8 +258,10 @@ def _measure(one: Benchmark, folder: Path, command: Sequence[str], limit_s: floa
     return ""
 
 
-def _section(one: Mapping[str, Any], folder: Path, base: Path, say: Say) -> str:
+def _section(one: Mapping[str, Any], folder: Path, base: Path, date: str, say: Say) -> str:
     lines = ["", f"## {one['title']}", "", f"    {' '.join(one['command'])}", ""]
+    if one.get("date", date) != date:
+        lines += [f"Measured anew on {one['date']}.", ""]
     if one["message"]:
         return "\n".join([*lines, f"Not measured: {one['message']}"])
     try:
@@ -267,6 +301,7 @@ def main(
     model: Annotated[str | None, typer.Option(help="Folder of built models.")] = None,
     int8: Annotated[str | None, typer.Option(help="The int8 model; none: int8 is left out.")] = None,
     cpus: Annotated[int | None, typer.Option(help="Cores to use.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Measure these alone, by name; the others stay.")] = None,
 ) -> None:
     """Measure (with --run), then write the page."""
 
@@ -276,7 +311,8 @@ def main(
     try:
         if run is not None:
             bf16 = fast_precision() == "bf16"
-            measure_all(benchmarks(run, scans, model, int8, cpus, bf16=bf16), folder, say=say)
+            every = benchmarks(run, scans, model, int8, cpus, bf16=bf16)
+            measure_all(every, folder, only=only or (), say=say)
         print(build_page(folder, page or folder.parent / "RESULTS.md", say))
     except Rpn3dError as error:
         say(f"rpn3d: {error}")

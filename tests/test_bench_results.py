@@ -74,6 +74,32 @@ def test_each_failure_is_a_section_and_the_others_still_run(tmp_path: Path, comm
     assert (folder / "good.png").read_bytes() == b"a picture"
 
 
+def test_one_is_measured_anew_and_the_others_stay(tmp_path: Path, command: tuple[str, ...]) -> None:
+    folder = tmp_path / "results"
+    every = [one("good"), one("other", "draw_elsewhere")]
+    with pytest.raises(Rpn3dError, match=r"results.json cannot be read .*; measure everything first"):
+        measure_all(every, folder, command=command, only=["good"])
+    measure_all(every, folder, command=command)
+    notes = json.loads((folder / "results.json").read_text())
+    notes["date"] = notes["benchmarks"][1]["date"] = "long ago"
+    (folder / "results.json").write_text(json.dumps(notes))
+    (folder / "other.json").write_text('{"seconds": 99}')
+    measure_all(every, folder, command=command, only=["good"])
+    text = build_page(folder, tmp_path / "RESULTS.md").read_text()
+    good, other = text.split("## Title of ")[1:]
+    assert "Measured anew on 20" in good
+    assert "| seconds | 4.5 |" in good
+    assert "Measured anew" not in other
+    assert "| seconds | 99 |" in other
+    assert "- date: long ago" in text
+    with pytest.raises(Rpn3dError, match='--only "worse": allowed: good, other'):
+        measure_all(every, folder, command=command, only=["worse"])
+    notes["machine"]["usable_cpus"] += 1
+    (folder / "results.json").write_text(json.dumps(notes))
+    with pytest.raises(Rpn3dError, match="is of another machine"):
+        measure_all(every, folder, command=command, only=["good"])
+
+
 def test_a_benchmark_that_hangs_is_ended(tmp_path: Path, command: tuple[str, ...]) -> None:
     notes = measure_all([one("slow")], tmp_path / "results", command=command, limit_s=0.5)
     assert notes["benchmarks"][0]["message"] == "it was ended after 0.5 s"
