@@ -103,7 +103,8 @@ def draw_curves(figures: Mapping[str, Any], out: Path) -> Path:
         above.plot(np.arange(len(totals[name])) + 1, totals[name], color=colour, alpha=0.25, linewidth=0.6)
         above.plot(*moving_mean(totals[name]), color=colour, linewidth=1.4, label=name)
     above.set_ylabel("total loss")
-    above.set_ylim(bottom=0)
+    # single losses of the fillers are many times those of the rest, and would press it flat
+    above.set_ylim(0, 1.1 * max(moving_mean(values)[1].max() for values in totals.values()))
     above.set_title(quarter_line(quarter), fontsize=10)
     above.legend()
     difference = [two - one for one, two in zip(totals["f32"], totals["bf16"], strict=True)]
