@@ -55,6 +55,7 @@ def test_only_what_gains_by_it_is_folded() -> None:
     assert blob((2, 24, 32, 32, 32)).numel() >= LEAST
     assert rows_to_fold(blob((2, 24, 32, 32, 32))) == 4
     assert rows_to_fold(blob((2, 24, 32, 32, 32)).contiguous()) == 1, "another layout"
+    assert rows_to_fold(blob((2, 24, 32, 32, 32), torch.float64)) == 1, "another type"
     assert rows_to_fold(blob((2, 32, 32, 32, 32))) == 1, "as wide as a register"
     assert rows_to_fold(blob((2, 24, 8, 8, 8))) == 1, "small"
     assert rows_to_fold(blob((1, 24, 33, 33, 33))) == 1, "voxels that four do not divide"

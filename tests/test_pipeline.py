@@ -37,6 +37,9 @@ class Brightness:
     def keep_memory(self, on: bool) -> None:
         pass
 
+    def release(self) -> None:
+        """Asked for where this process has come to hold so much that the plan keeps no memory any more."""
+
     def __init__(self, hook: Hook) -> None:
         self._hook = hook
 
