@@ -1,7 +1,7 @@
 """What each part of the training recipe is worth: small runs that differ in one thing.
 
-    rpn3d train --scans SCANS --phantoms 40 -o run            (leaves the prepared scans in run/prepared)
-    python -m bench.convergence run/prepared --validation 6 --iterations 200 -o docs
+    rpn3d train --phantoms 50 --phantom-nodules 24 --show-sampling -o study    (leaves the scans in study/prepared)
+    python -m bench.convergence study/prepared --validation 6 --iterations 450 -o docs
 
 All first runs go through the same number of voxels from the same fillers and see crops of the same scans; those of the
 levels go on from one of them. All are tried on the same scans, which none of them trains on. `WORK` keeps every run:
@@ -307,7 +307,7 @@ def main(
     out: Annotated[Path, typer.Option("-o", "--out", help="For convergence.json and convergence.png.")],
     work: Annotated[Path, typer.Option(help="Keeps the runs.")] = Path("convergence"),
     validation: Annotated[int, typer.Option(help="Phantoms to try the models on, the last ones.")] = 6,
-    iterations: Annotated[int, typer.Option(help="Of a first run, at crop 64 in batches of 4.")] = 200,
+    iterations: Annotated[int, typer.Option(help="Of a first run, at crop 64 in batches of 4.")] = 450,
     only: Annotated[
         list[str] | None, typer.Option(help="Names of runs; default: all. What they need is run, too.")
     ] = None,

@@ -151,7 +151,7 @@ def measure_all(
     notes: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "date": kept.get("date", date),
-        "machine": describe().as_json(),
+        "machine": kept.get("machine", describe().as_json()),
         "benchmarks": [],
     }
     before = {one["name"]: one for one in kept.get("benchmarks", [])}
@@ -189,9 +189,11 @@ def _kept(folder: Path) -> dict[str, Any]:
         was, now = Machine(**notes["machine"]), describe()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Rpn3dError(f"--only: {folder / NOTES} cannot be read ({error}); measure everything first") from error
-    if (was.cpu, [*was.flags], was.usable_cpus) != (now.cpu, [*now.flags], now.usable_cpus):
+    alike = was.cpu == now.cpu and [*was.flags] == [*now.flags] and was.usable_cpus == now.usable_cpus
+    if not alike or was.packages != now.packages:
         raise Rpn3dError(
-            f"--only: {folder} is of another machine, {was.line()}; this is {now.line()}: measure everything"
+            f"--only: {folder} is of another machine or other versions, {was.line()}, {was.packages}; "
+            f"this is {now.line()}, {now.packages}: measure everything"
         )
     return notes
 
@@ -309,6 +311,8 @@ def main(
         print(text, file=sys.stderr, flush=True)
 
     try:
+        if only and run is None:
+            raise Rpn3dError("--only needs --run SCAN, to measure on")
         if run is not None:
             bf16 = fast_precision() == "bf16"
             every = benchmarks(run, scans, model, int8, cpus, bf16=bf16)

@@ -1,8 +1,8 @@
 """Writes prototxt/rpn3d: the nets and solvers of the detector. `python -m caffe_models.generators.rpn3d [FOLDER]`.
 
 The texts are what counts and what everything reads; this only keeps 151 layers times three crop sizes consistent. The
-train files differ in the settings of the layer `crops` alone, but for the last level's: its losses are weighted, and
-BatchNorm's statistics stay what they are. Weights pass from file to file by layer name.
+train files differ in the settings of the layers `crops` and `hard_negatives` alone, but for the last level's: its
+losses are weighted, and BatchNorm's statistics stay what they are. Weights pass from file to file by layer name.
 """
 
 import sys

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffe_models import folded_batch_norm
 from caffe_models.errors import warn
 from caffe_models.fillers import FillerSpec
 from caffe_models.layer import BlobSpec, Layer, LayerSpec, OnnxGraph, Shape, int64, knows, register
@@ -101,8 +102,6 @@ class BatchNorm(Layer):
 
     def forward(self, tensors: Sequence["torch.Tensor"]) -> list["torch.Tensor"]:
         import torch
-
-        from caffe_models import folded_batch_norm
 
         x = tensors[0] if tensors[0].ndim > 1 else tensors[0][:, None]
         mean, var, factor = self.blobs[:3]
