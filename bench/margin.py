@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bench.save_picture import save_picture
 from caffe_models.atomic import replacing
-from runtime.candidates import Candidates, decode, nms
+from runtime.candidates import LEAST_LOGIT, Candidates, decode, nms
 from runtime.cover import Triple, Window, lung_cells
 from runtime.engines.base import EngineOptions, load_engine
 from runtime.find_scans import find_scans
@@ -38,8 +38,6 @@ SHIFT = 0.05
 """A finding whose probability changes by more than this counts as shifted."""
 SAME_VOXEL = 5.0
 """Findings whose centres lie closer than this are one and the same."""
-LEAST_LOGIT = -9.2
-"""Cells below a probability of 0.0001 in both runs are not compared: they are no findings either way."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class Band:
 
     Attributes:
         margin: voxels; cells and findings at least this far from every cut, and nearer than the next margin.
-        cells: cells in the lungs whose logit is above `LEAST_LOGIT` in either run.
+        cells: cells in the lungs whose logit is above `LEAST_LOGIT` in either run: those below in both are no findings
+            either way.
         median_logit, max_logit: absolute change of their logits.
         findings: findings of the whole with a probability of `LEAST_PROBABILITY` or more.
         vanished, appeared, shifted: how many of them have no partner in the cut run, are new in it, or change their

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,16 @@ class Marks:
         """Rows that equal an earlier one in all five columns."""
         seen = set(zip(self.seriesuid, map(tuple, self.xyz_mm.tolist()), self.value.tolist(), strict=True))
         return len(self.seriesuid) - len(seen)
+
+
+def joined(parts: Sequence[Marks], source: str) -> Marks:
+    """The rows of several, one after the other, without their types and lines."""
+    return Marks(
+        tuple(uid for one in parts for uid in one.seriesuid),
+        np.concatenate([one.xyz_mm for one in parts]),
+        np.concatenate([one.value for one in parts]),
+        source,
+    )
 
 
 def read_submission(path: str | Path) -> Marks:

@@ -4,7 +4,6 @@ Each takes what the one before made and adds its seconds to the scan's `Stopwatc
 beside what is `pipeline`'s business.
 """
 
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from runtime import process_clock
-from runtime.candidates import decode, nms
+from runtime.candidates import LEAST_LOGIT, decode, nms
 from runtime.find_scans import ScanSource
 from runtime.findings import Finding, to_findings
 from runtime.lung_mask import LungMask, find_lungs
@@ -95,7 +94,8 @@ def prepare(source: ScanSource, threads: int, pictures: bool = True) -> Prepared
 def findings_of(scan: Prepared, head: HeadOutput, threshold: float, max_per_scan: int) -> tuple[Finding, ...]:
     """What the network's output says: decoded, doubles removed, ranked, in the patient's millimetres."""
     with scan.watch.stage("decode"):
-        marks = decode(head, _logit(threshold), lung=scan.working.lung)
+        # whatever the threshold: those below it have a say where the others are
+        marks = decode(head, LEAST_LOGIT, lung=scan.working.lung)
         candidates = nms(marks, max_kept=max_per_scan)
         return to_findings(candidates, scan.working.grid, scan.volume, threshold=threshold, max_per_scan=max_per_scan)
 
@@ -111,10 +111,3 @@ def draw(scan: Prepared, findings: tuple[Finding, ...], results: ResultFolder) -
     with scan.watch.stage("pictures"):
         draw_findings(results.file(scan.volume.seriesuid, "_findings.png"), scan.volume, findings)
         draw_mask(results.file(scan.volume.seriesuid, "_mask.png"), scan.volume, scan.lungs)
-
-
-def _logit(probability: float) -> float:
-    """The logit of a threshold; candidates below about 1 in 10,000 are never worth a place among the best."""
-    floor = 1e-4
-    p = min(max(probability, floor), 1 - 1e-9)
-    return math.log(p / (1 - p))

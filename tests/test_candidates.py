@@ -94,7 +94,7 @@ def test_what_lies_beyond_the_lung_does_not_crowd_out_what_is_in_it() -> None:
 
 def test_overlapping_cubes() -> None:
     # cubes of edge 10: shifted by 5 along z the IoU is 500 / 1500 = 0.33; shifted by 9, 100 / 1900 = 0.053
-    assert as_rows(nms(made((1, 0, 0, 0, 10), (2, 5, 0, 0, 10)))) == [[2, 5, 0, 0, 10]]
+    assert len(nms(made((1, 0, 0, 0, 10), (2, 5, 0, 0, 10)))) == 1
     assert len(nms(made((1, 0, 0, 0, 10), (2, 9, 0, 0, 10)))) == 2
     assert len(nms(made((1, 0, 0, 0, 10), (2, 9, 0, 0, 10)), iou_threshold=0.05)) == 1
 
@@ -102,17 +102,36 @@ def test_overlapping_cubes() -> None:
 def test_greedy_order() -> None:
     # b overlaps a and c, a and c do not touch: the likeliest, b, removes both; without it both stay
     a, b, c = (1, 0, 0, 0, 10), (3, 6, 0, 0, 10), (2, 12, 0, 0, 10)
-    assert as_rows(nms(made(a, b, c))) == [list(b)]
+    assert as_rows(nms(made(a, b, c))) == [list(b)]  # the others' centres are too far away to have a say
     assert as_rows(nms(made(a, (1.5, *b[1:]), c))) == [list(c), list(a)]
 
 
 def test_concentric_boxes_are_one_nodule() -> None:
     # IoU of 6 in 20 is 216 / 8000 = 0.027, yet the centres are closer than 5
-    assert as_rows(nms(made((2, 50, 50, 50, 6), (1, 53, 50, 50, 20)))) == [[2, 50, 50, 50, 6]]
-    assert as_rows(nms(made((1, 50, 50, 50, 6), (2, 53, 50, 50, 20)))) == [[2, 53, 50, 50, 20]]
+    assert nms(made((2, 50, 50, 50, 6), (1, 53, 50, 50, 20))).diameter_voxel.tolist() == [6]
+    assert nms(made((1, 50, 50, 50, 6), (2, 53, 50, 50, 20))).diameter_voxel.tolist() == [20]
     # two small nodules beside each other stay two
     assert len(nms(made((1, 50, 50, 50, 5), (2, 50, 55, 50, 5)))) == 2
     assert len(nms(made((1, 50, 50, 50, 6), (2, 56, 50, 50, 20)))) == 2
+
+
+def test_a_nodule_between_cells_is_found_between_them() -> None:
+    found = nms(made((2, 50, 50, 50, 6), (2, 54, 50, 50, 6), (2, 50, 50, 54, 6), (2, 52, 50, 52, 6)))
+    assert as_rows(found) == [[2, 51.5, 50, 51.5, 6]]
+    # the cube root of the odds: 1 against 1 / e; logit and diameter are those of the likeliest
+    found = nms(made((5, 50, 50, 50, 6), (2, 50, 53, 50, 7)))
+    np.testing.assert_allclose(as_rows(found), [[5, 50, 50 + 3 / (1 + np.e), 50, 6]], rtol=1e-6)
+
+
+def test_who_has_a_say_is_near() -> None:
+    """Within a stride of the likeliest, or within its radius."""
+    for diameter, reach in ((6, 4), (10, 5), (24, 12)):
+        nearer, farther = (
+            nms(made((2, 50, 50, 50, diameter), (2, 50 + away, 50, 50, diameter))).centre_voxel[0, 0]
+            for away in (reach - 0.1, reach + 0.1)
+        )
+        assert nearer == pytest.approx(50 + (reach - 0.1) / 2)
+        assert farther == 50
 
 
 def test_nothing_in_nothing_out() -> None:
@@ -122,10 +141,10 @@ def test_nothing_in_nothing_out() -> None:
 
 def slow_nms(rows: list[list[float]], threshold: float) -> list[list[float]]:
     rows = sorted(rows, key=lambda r: (-r[0], r[1], r[2], r[3], r[4]))
-    kept: list[list[float]] = []
+    groups: list[list[list[float]]] = []
     for row in rows:
-        for other in kept:
-            shared = 1.0
+        for group in groups:
+            other, shared = group[0], 1.0
             for axis in (1, 2, 3):
                 low = max(row[axis] - row[4] / 2, other[axis] - other[4] / 2)
                 high = min(row[axis] + row[4] / 2, other[axis] + other[4] / 2)
@@ -133,10 +152,20 @@ def slow_nms(rows: list[list[float]], threshold: float) -> list[list[float]]:
             distance = sum((row[axis] - other[axis]) ** 2 for axis in (1, 2, 3)) ** 0.5
             same = shared / (row[4] ** 3 + other[4] ** 3 - shared) > threshold
             if same or distance < max(row[4], other[4]) / 4:
+                if distance <= max(4.0, other[4] / 2):
+                    group.append(row)
                 break
         else:
-            kept.append(row)
-    return kept
+            groups.append([row])
+    result = []
+    for group in groups:
+        logit, *_, diameter = group[0]
+        weights = [np.exp(row[0]) ** (1 / 3) for row in group]
+        centre = [
+            sum(w * row[axis] for w, row in zip(weights, group, strict=True)) / sum(weights) for axis in (1, 2, 3)
+        ]
+        result.append([logit, *centre, diameter])
+    return result
 
 
 def many(count: int, seed: int, extent: float) -> Candidates:
@@ -149,7 +178,8 @@ def many(count: int, seed: int, extent: float) -> Candidates:
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 0.5])
 def test_same_as_the_plain_version(threshold: float) -> None:
     candidates = many(300, 1, 60)
-    assert as_rows(nms(candidates, iou_threshold=threshold)) == slow_nms(as_rows(candidates), threshold)
+    found = as_rows(nms(candidates, iou_threshold=threshold))
+    np.testing.assert_allclose(found, slow_nms(as_rows(candidates), threshold), rtol=1e-5)
 
 
 def test_order_of_the_input_does_not_matter() -> None:

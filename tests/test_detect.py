@@ -89,6 +89,19 @@ def test_two_runs_give_the_same_csv(phantom: Phantom, detector: Detector, tmp_pa
     assert (tmp_path / "one" / "submission.csv").read_bytes() == (tmp_path / "two" / "submission.csv").read_bytes()
 
 
+def test_where_a_finding_is_does_not_depend_on_the_threshold(
+    phantom: Phantom, detector: Detector, tmp_path: Path
+) -> None:
+    """Cells below it have a say where a nodule is, too."""
+    scan = write_phantom(phantom, tmp_path / "scans")
+    low = detect_all(detector, [scan], tmp_path / "low").results[0].findings
+    first = low[0].probability
+    assert 0.5 < low[-1].probability < first
+    detector.settings = replace(detector.settings, threshold=first)
+    high = detect_all(detector, [scan], tmp_path / "high").results[0].findings
+    assert high == tuple(one for one in low if one.probability >= first)
+
+
 def test_the_engine_keeps_its_memory_for_several_scans_where_there_is_room(
     phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

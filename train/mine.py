@@ -21,17 +21,13 @@ from caffe_models.atomic import replacing
 from caffe_models.rpn import boxes
 from caffe_models.rpn.anchors import ANCHORS_VOXEL
 from runtime.budget import Budget
-from runtime.candidates import Candidates, decode, nms
+from runtime.candidates import LEAST_LOGIT, Candidates, decode, nms
 from runtime.engines.base import Engine
 from runtime.findings import sigmoid
 from runtime.outputs import safe_name
 from runtime.plan import DEFAULT_MARGIN, plan_windows
 from runtime.tiling import run_windows
 from train.dataset import TARGET, DatasetError, PreparedScan
-
-LEAST_LOGIT = -9.2
-"""p = 0.0001, as detection takes it at most. The original's threshold of -3 is of a net as it was trained: once its
-probabilities are calibrated, next to no false positive has 0.05, and a level would have nothing left to learn from."""
 
 MOST_FALSE = 60
 """False positives kept of one scan: the highest."""

@@ -20,7 +20,7 @@ from runtime.candidates import Candidates
 from runtime.engines.base import Engine, EngineOptions, load_engine
 from runtime.findings import sigmoid
 from runtime.froc import RATES, FrocResult, evaluate_marks
-from runtime.mark_files import Marks
+from runtime.mark_files import Marks, joined
 from train.dataset import IGNORE, TARGET, PreparedScan
 from train.mine import score
 
@@ -121,10 +121,10 @@ def froc_of(scans: Sequence[PreparedScan], found: Sequence[Candidates]) -> FrocR
     ]
     rows = {kind: [scan.nodules[scan.nodules[:, 4] == kind] for scan in scans] for kind in (TARGET, IGNORE)}
     nodules, ignored = (
-        _joined([_marks(scan, own[:, :3], own[:, 3]) for scan, own in zip(scans, rows[kind], strict=True)])
+        joined([_marks(scan, own[:, :3], own[:, 3]) for scan, own in zip(scans, rows[kind], strict=True)], "validation")
         for kind in (TARGET, IGNORE)
     )
-    return evaluate_marks(_joined(marks), nodules, ignored, [scan.seriesuid for scan in scans])
+    return evaluate_marks(joined(marks, "validation"), nodules, ignored, [scan.seriesuid for scan in scans])
 
 
 def draw_froc(froc: FrocResult) -> NDArray[np.uint8]:
@@ -168,12 +168,3 @@ def engine_of(weights: Weights, deploy: Path, precision: str, cpus: int) -> Engi
 def _marks(scan: PreparedScan, centres: NDArray[np.float32], values: NDArray[np.floating]) -> Marks:
     xyz = centres[:, ::-1].astype(np.float64)
     return Marks((scan.seriesuid,) * len(xyz), xyz, values.astype(np.float64), scan.seriesuid)
-
-
-def _joined(marks: Sequence[Marks]) -> Marks:
-    return Marks(
-        tuple(uid for one in marks for uid in one.seriesuid),
-        np.concatenate([one.xyz_mm for one in marks]),
-        np.concatenate([one.value for one in marks]),
-        "validation",
-    )
