@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.evaluation_distances import by_distance
 from bench.evaluation_figures import CURVE_RATES, OPERATING_RATES, Comparison, Figures, Group
 from bench.evaluation_places import Place
 from bench.evaluation_probabilities import by_probability
@@ -82,6 +83,16 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
                 "on_nodules": row.on_nodules,
             }
             for row in by_probability(result)
+        ],
+        "distances_at_last_operating_point": [
+            {
+                "class": row.label,
+                "hit": row.hit,
+                "median_mm": _number(row.median_mm),
+                "ninety_percent_within_mm": _number(row.ninety_mm),
+                "missed_with_a_mark_beside": row.beside,
+            }
+            for row in by_distance(result, figures.thresholds[-1])
         ],
         "by_diameter": [_group(group) for group in figures.by_diameter],
         "by_texture": [_group(group) for group in figures.by_texture],

@@ -120,11 +120,11 @@ def compute(
     main = _certain(name, result, values)
     thresholds = tuple(threshold_at(result, rate) for rate in OPERATING_RATES)
     nodules = result.nodules
-    sizes = [_size_label(low, high) for low, high in pairwise(SIZES_MM)]
+    sizes = [size_label(low, high) for low, high in pairwise(SIZES_MM)]
     size_of = np.searchsorted(SIZES_MM[1:-1], [n.diameter_mm for n in nodules], side="right")
     members = [(label, size_of == k, False) for k, label in enumerate(sizes)]
     large = np.asarray([n.diameter_mm >= SUM_FROM_MM for n in nodules], dtype=bool)
-    members.append((_size_label(SUM_FROM_MM, math.inf), large, True))
+    members.append((size_label(SUM_FROM_MM, math.inf), large, True))
     words = [type_words(n) for n in nodules]
     return Figures(
         main,
@@ -167,7 +167,7 @@ def _certain(name: str, result: FrocResult, values: Floats) -> Certain:
     return Certain(name, result, interval(with_mean(values[:, ::16])), interval(values))
 
 
-def _size_label(low: float, high: float) -> str:
+def size_label(low: float, high: float) -> str:
     if low < 0:
         return f"under {high:.0f}"
     return f"{low:.0f} and more" if high == math.inf else f"{low:.0f} to {high:.0f}"

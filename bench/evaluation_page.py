@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from bench.evaluation_content import RATE_LABELS, Evaluation
+from bench.evaluation_distances import BESIDE_MM, by_distance
 from bench.evaluation_figures import OPERATING_RATES, Comparison, Figures, Group
 from bench.evaluation_places import Place
 from bench.evaluation_plots import draw_groups
@@ -47,6 +48,7 @@ def page(evaluation: Evaluation, picture: bytes) -> str:
         _groups(figures, "diameter", "diameter in mm", figures.by_diameter),
         _groups(figures, "texture", "texture", figures.by_texture),
         _groups(figures, "place", "place", figures.by_place),
+        _distances(result, figures.thresholds[-1]),
         _misses(evaluation),
         _false_positives(evaluation),
         "<h2>By scan</h2>",
@@ -173,6 +175,32 @@ def _groups(figures: Figures, what: str, title: str, groups: Sequence[Group]) ->
             "<p>Hits of each class against the false positives of the whole set; in brackets the nodules of the class. "
             f"The thresholds are those of the whole set: probability {', '.join(at)} false positives per scan.</p>",
             _table(columns, rows),
+        ]
+    )
+
+
+def _distances(result: FrocResult, threshold: float) -> str:
+    rows = by_distance(result, threshold)
+    if not any(row.hit or row.beside for row in rows):
+        return ""
+    cells = [
+        (row.label, row.hit, *("" if math.isnan(v) else f"{v:.2f}" for v in (row.median_mm, row.ninety_mm)), row.beside)
+        for row in rows
+    ]
+    columns = (
+        "diameter in mm",
+        "nodules hit",
+        "median distance, mm",
+        "nine in ten within, mm",
+        "missed, a mark beside",
+    )
+    return _lines(
+        [
+            "<h2>Distance from the centre</h2>",
+            f"<p>Of the most probable mark of each nodule, at {MISS_RATE:g} false positives per scan. The last column "
+            f"counts nodules that no mark hit, while a false positive lies within {BESIDE_MM:g} mm of their surface: "
+            "what is wrong is its place.</p>",
+            _table(columns, cells),
         ]
     )
 

@@ -7,8 +7,8 @@ of the odds as their weights. Printed are the rows of docs/voting.md: how far th
 centres, by diameter, and the official evaluation.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from bench.evaluation_distances import marks_apart
+from bench.evaluation_figures import SIZES_MM, size_label
 from runtime.budget import make_budget
 from runtime.candidates import LEAST_LOGIT, Candidates, decode, nms
 from runtime.detect import Detector, Settings
@@ -34,60 +36,25 @@ ROOTS: Mapping[str, float] = {
     "4th root": 4.0,
     "6th root": 6.0,
 }
-BANDS_MM = ((3.0, 6.0), (6.0, 10.0), (10.0, 20.0), (20.0, 40.0))
-BESIDE_MM = 3.0
-"""A mark so far beyond a nodule's surface still means it, for the distance, though it is no hit."""
 SURE = 0.3
 """Marks below are not asked where their nodule is."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one root gives.
-
-    Attributes:
-        root: its name in `ROOTS`.
-        distances_mm: for each band of diameters the distances of the surest marks from the nodules' centres.
-        froc: the official evaluation.
-    """
-
-    root: str
-    distances_mm: tuple[NDArray[np.float64], ...]
-    froc: FrocResult
-
-
-def distances(marks: Marks, nodules: Marks) -> tuple[NDArray[np.float64], ...]:
-    """For each band of diameters, how far the surest mark about each nodule is from its centre, in mm.
-
-    Args:
-        marks: with probabilities. nodules: with diameters in mm.
-    """
-    found: list[list[float]] = [[] for _ in BANDS_MM]
-    rows = marks.rows_of()
-    for uid, centre, diameter in zip(nodules.seriesuid, nodules.xyz_mm, nodules.value, strict=True):
-        own = rows.get(uid, np.zeros(0, np.intp))
-        apart = np.linalg.norm(marks.xyz_mm[own] - centre, axis=1)
-        near = (apart <= diameter / 2 + BESIDE_MM) & (marks.value[own] >= SURE)
-        if near.any():
-            surest = np.flatnonzero(near)[np.argmax(marks.value[own][near])]
-            for band, (low, high) in zip(found, BANDS_MM, strict=True):
-                if low <= diameter < high:
-                    band.append(float(apart[surest]))
-    return tuple(np.array(band) for band in found)
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Rows of docs/voting.md."""
-    heads = [f"{low:g} to {high:g} mm" for low, high in BANDS_MM]
-    lines = [
-        "| weight | CPM | at 1/8 | at 2 | " + " | ".join(f"{head}: median, 9 in 10 within" for head in heads) + " |",
-        "|---" * (4 + len(heads)) + "|",
-    ]
-    for one in outcomes:
-        apart = [f"{np.median(d):.2f}, {np.quantile(d, 0.9):.2f}" if len(d) else "-" for d in one.distances_mm]
-        first, at_two = one.froc.sensitivities[0], one.froc.sensitivities[4]
-        lines.append(f"| {one.root} | {one.froc.cpm:.3f} | {first:.3f} | {at_two:.3f} | " + " | ".join(apart) + " |")
-    return "\n".join(lines)
+def table(outcomes: Mapping[str, FrocResult]) -> str:
+    """Rows of docs/voting.md, of the evaluation of each root's marks."""
+    lines: list[str] = []
+    for name, froc in outcomes.items():
+        apart = marks_apart(froc, SURE)
+        cells = []
+        for low, high in pairwise(SIZES_MM):
+            away = [one.distance_mm for one in apart if low <= one.nodule.diameter_mm < high]
+            cells.append("{:.2f}, {:.2f}".format(*np.quantile(away, (0.5, 0.9))) if away else "-")
+        beside = sum(not one.hit for one in apart)
+        first, at_two = froc.sensitivities[0], froc.sensitivities[4]
+        lines.append(f"| {name} | {froc.cpm:.3f} | {first:.3f} | {at_two:.3f} | {beside} | {' | '.join(cells)} |")
+    sizes = [f"{size_label(low, high)} mm: median, 9 in 10 within" for low, high in pairwise(SIZES_MM)]
+    heads = ["weight", "CPM", "found at 1/8", "at 2", "marks beside", *sizes]
+    return "\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines])
 
 
 def main(
@@ -111,11 +78,7 @@ def main(
             found[name].append(_marks(uid, kept, scan.working.grid.to_world(kept.centre_voxel.astype(np.float64))))
         uids.append(uid)
         print(f"{len(uids)}: {uid}, {len(candidates)} candidates", flush=True)
-    outcomes = []
-    for name, parts in found.items():
-        marks = joined(parts, name)
-        outcomes.append(Outcome(name, distances(marks, nodules), evaluate_marks(marks, nodules, None, uids)))
-    print(table(outcomes))
+    print(table({name: evaluate_marks(joined(parts, name), nodules, None, uids) for name, parts in found.items()}))
 
 
 def _marks(uid: str, kept: Candidates, world: NDArray[np.float64]) -> Marks:

@@ -37,7 +37,8 @@ Floats = NDArray[np.float64]
 class NoduleHit:
     """One annotated nodule; `probability` is that of its best mark, None if it was missed; `marks` within it.
 
-    `type` is what the annotations say it is, "" where they say nothing; the figures do not depend on it.
+    `type` is what the annotations say it is, "" where they say nothing; the figures do not depend on it. `apart_mm` is
+    how far its best mark is from its centre.
     """
 
     seriesuid: str
@@ -48,6 +49,7 @@ class NoduleHit:
     probability: float | None
     marks: int
     type: str = ""
+    apart_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -182,10 +184,13 @@ def evaluate_marks(
         false_rows.append(rows[~hit & ~ignored])
         marks_in = within.sum(axis=0)
         for column, row in enumerate(own):
-            best = float(probability[within[:, column]].max()) if marks_in[column] else None
             x, y, z = annotations.xyz_mm[row].tolist()
+            best = apart = None
+            if marks_in[column]:
+                surest = np.flatnonzero(within[:, column])[np.argmax(probability[within[:, column]])]
+                best, apart = float(probability[surest]), math.dist(xyz[surest], (x, y, z))
             diameter, marks = float(annotations.value[row]), int(marks_in[column])
-            nodules.append(NoduleHit(uid, x, y, z, diameter, best, marks, annotations.type_of(int(row))))
+            nodules.append(NoduleHit(uid, x, y, z, diameter, best, marks, annotations.type_of(int(row)), apart))
         hits = int((marks_in > 0).sum())
         doubles = int(marks_in.sum()) - hits
         false = len(false_rows[-1])

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from bench.bootstrap import bootstrap, draw_scans, interval, redrawn
+from bench.evaluation_distances import by_distance, marks_apart
 from bench.evaluation_figures import CURVE_RATES, Figures, Group, compute, threshold_at, type_words
 from bench.evaluation_places import missed, worst_false_positives
 from bench.evaluation_probabilities import by_probability
 from runtime.froc import RATES, FrocResult, NoduleHit, evaluate_marks
-from runtime.mark_files import Marks, read_annotations, read_submission
+from runtime.mark_files import Marks, joined, read_annotations, read_submission
 
 # Two scans. Nodules 100 mm apart on the x axis; a mark at a nodule's own place hits it.
 #   a: 5 mm solid;isolated      found at 0.9
@@ -188,6 +189,38 @@ def test_what_a_probability_is_worth_by_hand(result: FrocResult) -> None:
     ]
     assert [round(r.share, 3) for r in by_probability(result)[3:]] == [0.333, 0.5, 0.5, 0, 1]
     assert math.isnan(by_probability(result)[0].share)
+
+
+def test_how_far_marks_are_from_their_nodules_by_hand() -> None:
+    def marks(uid: str, *rows: tuple[float, float, float, float]) -> Marks:
+        values = np.array(rows, dtype=np.float64).reshape(-1, 4)
+        return Marks((uid,) * len(rows), values[:, :3], values[:, 3], "t")
+
+    truth = joined(
+        [marks("a", (0, 0, 0, 4), (50, 0, 0, 7), (99, 0, 0, 7)), marks("b", (0, 0, 0, 7), (50, 0, 0, 4))], "t"
+    )
+    found = joined(
+        [
+            marks("a", (0, 3, 4, 0.9), (4.9, 0, 0, 0.95), (50, 1, 0, 0.4), (50, 0, 0, 0.39), (99, 0, 0, 0.2)),
+            marks("b", (0, 3, 0, 0.5), (50, 5.1, 0, 0.9)),  # the last is farther than 3 mm from the surface
+        ],
+        "s",
+    )
+    result = evaluate_marks(found, truth, None, ["a", "b"])
+    assert [n.apart_mm for n in result.nodules] == [None, 1, 0, 3, None]
+    apart = [(one.nodule.seriesuid, one.nodule.x_mm, one.distance_mm, one.hit) for one in marks_apart(result, 0.3)]
+    assert apart == [("a", 0, 4.9, False), ("a", 50, 1, True), ("b", 0, 3, True)]
+    rows = [(row.label, row.hit, row.median_mm, row.ninety_mm, row.beside) for row in by_distance(result, 0.3)]
+    assert [(label, hit, beside) for label, hit, _, _, beside in rows[1:]] == [("6 to 8", 2, 0), ("all", 2, 1)]
+    assert [row[2:4] for row in rows[1:]] == [pytest.approx((2, 2.8))] * 2
+    assert (rows[0][:2], rows[0][4], math.isnan(rows[0][2])) == (("under 6", 0), 1, True)
+
+
+def test_a_mark_beside_a_nodule_of_unknown_diameter() -> None:
+    truth = Marks(("a",), np.zeros((1, 3)), np.array([-1.0]), "t")  # counts as 10 mm
+    for away, beside in ((7.9, 1), (8.1, 0)):
+        marks = Marks(("a",), np.array([[away, 0, 0]]), np.array([0.5]), "s")
+        assert by_distance(evaluate_marks(marks, truth, None, ["a"]), 0.1)[-1].beside == beside
 
 
 def test_values_that_are_no_probabilities_have_no_such_table() -> None:
