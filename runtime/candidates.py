@@ -153,7 +153,7 @@ def nms(
     of all of them: they say where it is better than the deltas of the likeliest alone, which lead it no more than some
     of the way from the cell's centre. Near is what lies within the kept one's radius or a stride, whichever is more: so
     far the likeliest cell may be off, and no nodule beside this one draws it further. Logit and diameter are the kept
-    one's.
+    one's. What comes to lie within a stride of a likelier one, or within half of the larger radius, is dropped, too.
 
     Args:
         candidates: in any order; with all of `LEAST_LOGIT` and more, whatever will be reported.
@@ -180,9 +180,12 @@ def nms(
         reach = max(float(STRIDE), diameter[first] / 2)
         voters = np.append(rest[~apart & (distance <= reach**2)], first)
         weight = np.exp((logit[voters] - logit[first]) / vote_root)
-        kept.append(first)
-        centres.append(weight @ centre[voters] / weight.sum())
         place = rest[apart]
+        settled = weight @ centre[voters] / weight.sum()
+        away = np.linalg.norm(np.reshape(centres, (-1, 3)) - settled, axis=1)
+        if np.all(away >= np.maximum(STRIDE, np.maximum(diameter[kept], diameter[first]) / 4)):  # no second one there
+            kept.append(first)
+            centres.append(settled)
     left = best.take(np.asarray(kept, dtype=np.intp))
     return replace(left, centre_voxel=np.reshape(centres, (-1, 3)).astype(np.float32))
 
