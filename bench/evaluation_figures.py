@@ -168,6 +168,7 @@ def _certain(name: str, result: FrocResult, values: Floats) -> Certain:
 
 
 def size_label(low: float, high: float) -> str:
+    """The name of a class of diameters from `low` to below `high` mm."""
     if low < 0:
         return f"under {high:.0f}"
     return f"{low:.0f} and more" if high == math.inf else f"{low:.0f} to {high:.0f}"
